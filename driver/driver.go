@@ -13,6 +13,9 @@ package driver
 
 import "time"
 
+// Version is the release that this program was built from; the linker sets it (see GNUmakefile).
+var Version = "dev"
+
 // VcapID is the uid and gid of user vcap in every Cloud Foundry stack.
 const VcapID = 2000
 
