@@ -1,0 +1,89 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"drover/driver/cgroup"
+)
+
+// Destroy ends whatever is left of a task and removes its cgroups and its state directory, from what the directory
+// says alone. It may be called again, also when it failed half way, and for a directory that is not there.
+func Destroy(ctx context.Context, dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := abandon(dir); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove state directory: %w", err)
+	}
+	return nil
+}
+
+// abandon does Destroy's work but for the directory. It has a deadline of its own: a caller that gave up is no reason
+// to leave a container behind.
+func abandon(dir string) error {
+	c, err := readContainer(dir)
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+	defer cancel()
+	// The shim first: it might be about to start something, or to unmount what we are about to remove.
+	if err := kill(ctx, dir, shimFile); err != nil {
+		return err
+	}
+	if err := kill(ctx, dir, initFile); err != nil {
+		return err
+	}
+	return errors.Join(clear(ctx, containerCgroup(c)), clear(ctx, shimCgroup(c, cgroup.V2())))
+}
+
+// kill ends the process that an identity file names, if it still is that process, and waits for its end.
+func kill(ctx context.Context, dir, name string) error {
+	var id identity
+	err := readJSON(dir, name, &id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pidfd := openPidfd(id)
+	if pidfd == nil {
+		return nil
+	}
+	defer pidfd.Close()
+	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", id.PID, err)
+	}
+	if err := waitPidfd(ctx, pidfd); err != nil {
+		return fmt.Errorf("process %d did not end when killed: %w", id.PID, err)
+	}
+	return nil
+}
+
+func clear(ctx context.Context, path string) error {
+	group, err := cgroup.At(path)
+	if err != nil {
+		return err
+	}
+	if err := group.Kill(ctx); err != nil {
+		return err
+	}
+	return group.RemoveSoon(ctx)
+}
+
