@@ -91,20 +91,25 @@ func TestArchitecture(t *testing.T) {
 			continue
 		}
 		seen[name] = true
-		allowed, known := arrows[name]
-		if !known {
-			t.Errorf("%s is not in the list of packages: add it there and to ARCHITECTURE.md", name)
-			continue
-		}
-		for _, path := range p.Imports {
-			if ours, is := strings.CutPrefix(path, "drover/"); is && !slices.Contains(allowed, ours) {
-				t.Errorf("%s imports %s, which its list does not allow", name, ours)
-			}
-		}
+		checkArrows(t, name, p.Imports)
 	}
 	for name := range arrows {
 		if !seen[name] {
 			t.Errorf("%s is listed, but there is no such package", name)
+		}
+	}
+}
+
+func checkArrows(t *testing.T, name string, imports []string) {
+	t.Helper()
+	allowed, known := arrows[name]
+	if !known {
+		t.Errorf("%s is not in the list of packages: add it there and to ARCHITECTURE.md", name)
+		return
+	}
+	for _, path := range imports {
+		if ours, is := strings.CutPrefix(path, "drover/"); is && !slices.Contains(allowed, ours) {
+			t.Errorf("%s imports %s, which its list does not allow", name, ours)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func Find(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("agent: %s %s is neither built nor on PATH: run `make agents`", name, version)
 	}
-	out, err := exec.Command(path, "version").Output()
+	out, err := exec.CommandContext(context.Background(), path, "version").Output()
 	if err != nil {
 		return "", fmt.Errorf("agent: %s version: %w", path, err)
 	}
@@ -76,7 +76,7 @@ func start(path, dir, logName string, args ...string) (*process, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	cmd := exec.Command(path, args...)
+	cmd := exec.CommandContext(context.Background(), path, args...) // ended by stop and kill, not by a context
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
 	cmd.Stdout, cmd.Stderr = log, log
