@@ -1,0 +1,85 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"drover/driver"
+	"drover/driver/task"
+)
+
+// request puts what Nomad wants started into our words, and refuses by name what this driver cannot do.
+func request(cfg *drivers.TaskConfig) (task.Request, error) {
+	var c taskConfig
+	if err := cfg.DecodeDriverConfig(&c); err != nil {
+		return task.Request{}, fmt.Errorf("config: %w", err)
+	}
+	if len(cfg.Devices) > 0 {
+		return task.Request{}, errors.New("device: this driver does not give devices to tasks yet")
+	}
+	mounts, err := mountsOf(cfg.Mounts)
+	if err != nil {
+		return task.Request{}, err
+	}
+	req := task.Request{
+		ID: cfg.ID, AllocID: cfg.AllocID, TaskName: cfg.Name, JobID: cfg.JobID, AllocDir: cfg.AllocDir,
+		Env: cfg.Env, Wish: c.wish(cfg.User), Mounts: mounts, Stdout: cfg.StdoutPath, Stderr: cfg.StderrPath,
+	}
+	for name := range cfg.DeviceEnv {
+		return task.Request{}, fmt.Errorf("device: this driver does not give devices to tasks yet (%s)", name)
+	}
+	if cfg.NetworkIsolation != nil && cfg.NetworkIsolation.Mode != drivers.NetIsolationModeHost {
+		req.NetNS = cfg.NetworkIsolation.Path
+	}
+	if cfg.DNS != nil {
+		req.DNS = &task.DNS{Servers: cfg.DNS.Servers, Searches: cfg.DNS.Searches, Options: cfg.DNS.Options}
+	}
+	addResources(&req, cfg.Resources)
+	return req, nil
+}
+
+func mountsOf(list []*drivers.MountConfig) ([]driver.Mount, error) {
+	mounts := make([]driver.Mount, 0, len(list))
+	for _, m := range list {
+		if m.PropagationMode != "" && m.PropagationMode != "private" {
+			return nil, fmt.Errorf("volume_mount %s: propagation_mode %q is not supported; private is", m.TaskPath, m.PropagationMode)
+		}
+		if m.SELinuxLabel != "" {
+			return nil, fmt.Errorf("volume_mount %s: selinux_label is not supported", m.TaskPath)
+		}
+		mounts = append(mounts, driver.Mount{Source: m.HostPath, Target: m.TaskPath, ReadOnly: m.Readonly, IDMapped: true})
+	}
+	return mounts, nil
+}
+
+func addResources(req *task.Request, r *drivers.Resources) {
+	if r == nil {
+		return
+	}
+	if n := r.NomadResources; n != nil {
+		req.Resources.MemoryMB, req.Resources.MemoryMaxMB = n.Memory.MemoryMB, n.Memory.MemoryMaxMB
+		req.Resources.CPUShares = n.Cpu.CpuShares
+		if len(n.Networks) > 0 {
+			req.HostIP = n.Networks[0].IP
+		}
+	}
+	if l := r.LinuxResources; l != nil {
+		req.Resources.CPUShares = l.CPUShares
+		req.Resources.CPUFraction = l.PercentTicks
+		req.Resources.Cores = l.CpusetCpus
+		req.Resources.CpusetCgroup = l.CpusetCgroupPath
+	}
+	if r.Ports == nil {
+		return
+	}
+	for _, p := range *r.Ports {
+		port := task.Port{Label: p.Label, Host: p.Value, Container: p.To, HostIP: p.HostIP}
+		// Without a namespace of its own the task listens on the node's port itself.
+		if port.Container <= 0 || req.NetNS == "" {
+			port.Container = port.Host
+		}
+		req.Ports = append(req.Ports, port)
+	}
+}

@@ -1,0 +1,61 @@
+package task
+
+import (
+	"errors"
+	"testing"
+
+	"drover/driver"
+)
+
+func TestIDPool(t *testing.T) {
+	dir := t.TempDir()
+	ids := IDs{HostBase: 1 << 20, Size: 1 << 16, Count: 2}
+	pool, err := openIDPool(dir, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acquire := func(p *idPool, alloc, container string) driver.IDRange {
+		t.Helper()
+		got, err := p.Acquire(alloc, container)
+		if err != nil {
+			t.Fatalf("acquire %s for %s: %v", container, alloc, err)
+		}
+		return got
+	}
+	a := acquire(pool, "a", "a-web")
+	if a == ids.Stored() {
+		t.Errorf("a container got the range that the store uses: %+v", a)
+	}
+	if got := acquire(pool, "a", "a-log"); got != a {
+		t.Errorf("tasks of one allocation got different ranges: %+v and %+v", a, got)
+	}
+	b := acquire(pool, "b", "b-web")
+	if a.Host < b.Host+b.Size && b.Host < a.Host+a.Size {
+		t.Errorf("ranges of two allocations overlap: %+v and %+v", a, b)
+	}
+
+	again, err := openIDPool(dir, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := acquire(again, "a", "a-web"); got != a {
+		t.Errorf("a new process gave allocation a another range: %+v, was %+v", got, a)
+	}
+	if _, err := again.Acquire("c", "c-web"); !errors.Is(err, errPoolEmpty) {
+		t.Errorf("third allocation of a pool of two: error %v, want %v", err, errPoolEmpty)
+	}
+	for _, container := range []string{"a-web", "a-web", "never-heard-of"} {
+		if err := again.Release(container); err != nil {
+			t.Errorf("release %s: %v", container, err)
+		}
+	}
+	if _, err := again.Acquire("c", "c-web"); !errors.Is(err, errPoolEmpty) {
+		t.Errorf("range of a was given away while its task a-log lives: error %v", err)
+	}
+	if err := again.Release("a-log"); err != nil {
+		t.Fatal(err)
+	}
+	if got := acquire(again, "c", "c-web"); got != a {
+		t.Errorf("freed range is not given again: got %+v, want %+v", got, a)
+	}
+}

@@ -1,0 +1,275 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"drover/driver"
+	"drover/driver/image"
+	"drover/driver/shim"
+)
+
+// Errors of this package.
+var (
+	// ErrNotFound says that no task of that id is known here.
+	ErrNotFound = errors.New("no such task")
+	// ErrStillRunning says that a task must be stopped before it is destroyed.
+	ErrStillRunning = errors.New("the task still runs")
+)
+
+// Manager runs the tasks of one node. Its methods may be called from many goroutines.
+type Manager struct {
+	node Config
+	log  *slog.Logger
+	emit func(Event)
+	// life ends when the plugin does; tasks go on.
+	life context.Context //nolint:containedctx // StartTask has no context of its own, and the plugin's end must stop a pull
+
+	open  sync.Once
+	err   error
+	store *image.Store
+	pool  *idPool
+
+	mu    sync.Mutex
+	tasks map[string]*Task
+}
+
+// Task is one started task, as this process knows it.
+type Task struct {
+	Record
+	client *shim.Client
+	// told is closed when all events of the task up to its end were handed on.
+	told chan struct{}
+}
+
+// Record is what is kept of a start, by Nomad, so that the task can be recovered. It holds no secrets.
+type Record struct {
+	TaskID      string
+	AllocID     string
+	TaskName    string
+	ContainerID string
+	// InstanceGUID is Diego's name for this start.
+	InstanceGUID string
+	// Address is the container's own IP address.
+	Address string
+	// StopSignal is what the image wants to be stopped by; empty for SIGTERM.
+	StopSignal string
+	StartedAt  time.Time
+}
+
+// New returns a Manager. It does no work: the state directory is made by the first call that needs it. Events are
+// handed to emit one at a time for each task, in order.
+func New(life context.Context, node Config, emit func(Event), log *slog.Logger) *Manager {
+	return &Manager{life: life, node: node, emit: emit, log: log, tasks: map[string]*Task{}}
+}
+
+// prepare opens what is on disk, once.
+func (m *Manager) prepare() error {
+	m.open.Do(func() {
+		if m.err = os.MkdirAll(filepath.Join(m.node.StateDir, "tasks"), 0o711); m.err != nil {
+			m.err = fmt.Errorf("make state_dir: %w", m.err)
+			return
+		}
+		if m.pool, m.err = openIDPool(filepath.Join(m.node.StateDir, "ranges"), m.node.IDs); m.err != nil {
+			return
+		}
+		m.store, m.err = image.Open(image.Options{
+			Dir: m.node.ImageDir, Unpacker: []string{m.node.Shim, "unpack"}, Stored: m.node.IDs.Stored(),
+			TLS: m.node.TLS, Insecure: m.node.InsecureRegistries, Log: m.log,
+		})
+	})
+	return m.err
+}
+
+func (m *Manager) dir(containerID string) string {
+	return filepath.Join(m.node.StateDir, "tasks", containerID)
+}
+
+func (m *Manager) add(t *Task) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tasks[t.TaskID] = t
+}
+
+func (m *Manager) find(taskID string) (*Task, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, ok := m.tasks[taskID]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, taskID)
+	}
+	return t, nil
+}
+
+// Record returns what is kept of a task's start.
+func (m *Manager) Record(taskID string) (Record, error) {
+	t, err := m.find(taskID)
+	if err != nil {
+		return Record{}, err
+	}
+	return t.Record, nil
+}
+
+// Recover finds a task again that another process of this plugin started. One that has ended meanwhile is found too.
+func (m *Manager) Recover(record Record) error {
+	if _, err := m.find(record.TaskID); err == nil {
+		return nil
+	}
+	if err := m.prepare(); err != nil {
+		return err
+	}
+	client, err := shim.Connect(m.dir(record.ContainerID))
+	if errors.Is(err, shim.ErrGone) {
+		return fmt.Errorf("%w: %s left nothing in %s", ErrNotFound, record.TaskID, m.dir(record.ContainerID))
+	}
+	if err != nil {
+		return fmt.Errorf("recover task %s: %w", record.TaskID, err)
+	}
+	m.follow(&Task{Record: record, client: client, told: make(chan struct{})})
+	return nil
+}
+
+// follow adds a running task and passes its events on until it ends.
+func (m *Manager) follow(t *Task) {
+	m.add(t)
+	go func() {
+		defer close(t.told)
+		events, err := t.client.Events(m.life)
+		if err != nil {
+			m.log.Warn("events of a task are lost", "task_id", t.TaskID, "error", err)
+			return
+		}
+		for e := range events {
+			m.emit(t.event(e))
+		}
+	}()
+}
+
+// event dresses an event of the shim for Nomad.
+func (t *Task) event(e shim.Event) Event {
+	notes := map[string]string{driver.AnnotationPhase: e.Phase, driver.AnnotationInstanceGUID: t.InstanceGUID}
+	if t.Address != "" {
+		notes[driver.AnnotationAddress] = t.Address
+	}
+	for name, value := range e.Annotations {
+		notes[name] = value
+	}
+	return Event{
+		TaskID: t.TaskID, AllocID: t.AllocID, TaskName: t.TaskName, Time: e.Time, Message: e.Message, Annotations: notes,
+	}
+}
+
+// tellTimeout bounds how long a task's result waits for its last event to be handed on first.
+const tellTimeout = 5 * time.Second
+
+// Wait returns how a task ended, once it has and its last event was handed on. Many may wait, also after the end. An
+// error is never an exit: contact was lost, or nobody can tell any more (shim.ErrExitUnknown).
+func (m *Manager) Wait(ctx context.Context, taskID string) (driver.Exit, error) {
+	t, err := m.find(taskID)
+	if err != nil {
+		return driver.Exit{}, err
+	}
+	exit, err := t.client.Wait(ctx)
+	if err != nil {
+		return driver.Exit{}, err
+	}
+	timer := time.NewTimer(tellTimeout)
+	defer timer.Stop()
+	select {
+	case <-t.told:
+	case <-timer.C:
+	case <-ctx.Done():
+		return driver.Exit{}, ctx.Err()
+	}
+	return exit, nil
+}
+
+// Stop ends a task by its signal, or else the image's, or else SIGTERM, and after the timeout by SIGKILL. It returns
+// once everything in the container is gone. A task that has ended is no error.
+func (m *Manager) Stop(ctx context.Context, taskID string, timeout time.Duration, signal string) error {
+	t, err := m.find(taskID)
+	if err != nil {
+		return err
+	}
+	return t.client.Stop(ctx, orElse(orElse(signal, t.StopSignal), "SIGTERM"), timeout)
+}
+
+// Signal sends a signal to a task's main processes.
+func (m *Manager) Signal(ctx context.Context, taskID, signal string) error {
+	t, err := m.find(taskID)
+	if err != nil {
+		return err
+	}
+	return t.client.Signal(ctx, signal)
+}
+
+// Exec runs one more process in a task's container.
+func (m *Manager) Exec(ctx context.Context, taskID string, r shim.ExecRequest) (driver.Exit, error) {
+	t, err := m.find(taskID)
+	if err != nil {
+		return driver.Exit{}, err
+	}
+	return t.client.Exec(ctx, r)
+}
+
+// Stats reads what a task uses.
+func (m *Manager) Stats(ctx context.Context, taskID string) (shim.Stats, error) {
+	t, err := m.find(taskID)
+	if err != nil {
+		return shim.Stats{}, err
+	}
+	return t.client.Stats(ctx)
+}
+
+// Inspect returns what is known of a task, and its exit once it has ended.
+func (m *Manager) Inspect(ctx context.Context, taskID string) (Record, *driver.Exit, error) {
+	t, err := m.find(taskID)
+	if err != nil {
+		return Record{}, nil, err
+	}
+	if t.client.Running() {
+		return t.Record, nil, nil
+	}
+	exit, err := t.client.Wait(ctx)
+	if err != nil {
+		return t.Record, nil, err
+	}
+	return t.Record, &exit, nil
+}
+
+// Destroy removes everything that a task left, from what is on disk alone: this process need not know the task. Unless
+// force is set, a running task is ErrStillRunning.
+func (m *Manager) Destroy(ctx context.Context, taskID string, force bool) error {
+	if err := m.prepare(); err != nil {
+		return err
+	}
+	known, err := m.find(taskID)
+	if err == nil && !force && known.client.Running() {
+		return fmt.Errorf("%w: %s", ErrStillRunning, taskID)
+	}
+	if err := m.wipe(ctx, ContainerID(taskID)); err != nil {
+		return fmt.Errorf("destroy task %s: %w", taskID, err)
+	}
+	m.mu.Lock()
+	delete(m.tasks, taskID)
+	m.mu.Unlock()
+	if known != nil {
+		return known.client.Close()
+	}
+	return nil
+}
+
+// wipe removes container, directory, user ids and leases; what is not there is no error.
+func (m *Manager) wipe(ctx context.Context, containerID string) error {
+	// The container first: while it lives, neither its ids nor its layers may be given away.
+	if err := shim.Destroy(ctx, m.dir(containerID)); err != nil {
+		return err
+	}
+	return errors.Join(m.pool.Release(containerID), m.store.Release(containerID))
+}
