@@ -300,5 +300,5 @@ func backoff(failures int) time.Duration {
 	if shift := failures - 1; shift < 5 {
 		full = firstBackoff << shift
 	}
-	return full/2 + rand.N(full/2) //nolint:gosec // Spreading load needs no secrecy.
+	return full/2 + rand.N(full/2)
 }
