@@ -49,7 +49,7 @@ func abandon(dir string) error {
 	if err := kill(ctx, dir, initFile); err != nil {
 		return err
 	}
-	return errors.Join(clear(ctx, containerCgroup(c)), clear(ctx, shimCgroup(c, cgroup.V2())))
+	return errors.Join(wipe(ctx, containerCgroup(c)), wipe(ctx, shimCgroup(c, cgroup.V2())))
 }
 
 // kill ends the process that an identity file names, if it still is that process, and waits for its end.
@@ -76,7 +76,7 @@ func kill(ctx context.Context, dir, name string) error {
 	return nil
 }
 
-func clear(ctx context.Context, path string) error {
+func wipe(ctx context.Context, path string) error {
 	group, err := cgroup.At(path)
 	if err != nil {
 		return err
@@ -86,4 +86,3 @@ func clear(ctx context.Context, path string) error {
 	}
 	return group.RemoveSoon(ctx)
 }
-

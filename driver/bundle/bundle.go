@@ -1,0 +1,118 @@
+// Package bundle makes a container's OCI runtime spec. It is pure: what must be looked up (users, the host's limits
+// and capabilities, which files exist) comes in as Facts, and nothing is read besides.
+//
+// Spec is an ordered list of small rules; each adds one side of a container to the spec and reads only its arguments.
+// Process makes the spec of one more process of the same container, by the same rules as its first one.
+//
+// The security that every container gets, with no switch to lose it: namespaces of its own (a user namespace whenever
+// the container has an id range), no new privileges, the capabilities of Garden's unprivileged containers for root and
+// none for anyone else, masked and read-only kernel files, denied devices, and limited processes.
+package bundle
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"drover/driver"
+)
+
+// Facts are what the rules need to know of the host and of the container's root file system.
+type Facts struct {
+	// Rootfs is the host path of the mounted root file system.
+	Rootfs string
+	// User is the account of the container's first process.
+	User User
+	// WorkDir is the first process's directory; see Dir.
+	WorkDir string
+	// Capabilities is the bounding set of the calling process, as names such as CAP_CHOWN.
+	Capabilities []string
+	// HardNoFile is the hard limit of open files of the calling process.
+	HardNoFile uint64
+	// CgroupV2 says that the host has the unified hierarchy only.
+	CgroupV2 bool
+	// SwapLimits says that the kernel can limit swap.
+	SwapLimits bool
+	// Arch is the architecture as Go names it.
+	Arch string
+	// CgroupPath is the container's cgroup relative to the mount points.
+	CgroupPath string
+	// Sys is the host path of a sysfs of the container's network namespace.
+	Sys string
+	// Hosts, ResolvConf and Hostname are host paths of files to be bound over /etc; empty leaves the image's own.
+	Hosts, ResolvConf, Hostname string
+	// Init is the host path of the shim's executable, for containers that run Work.
+	Init string
+	// IDMappable tells which mounts' sources, by path, can be mounted id-mapped.
+	IDMappable map[string]bool
+}
+
+// User is an account in the container.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32
+	Name     string
+	Home     string
+}
+
+// InitPath is where the reaping process 1 of a container that runs Work is found in it.
+const InitPath = "/.drover/init"
+
+// rule adds one side of a container to its spec.
+type rule func(spec *specs.Spec, c driver.Container, f Facts) error
+
+func rules() []rule {
+	return []rule{
+		rootRule,
+		namespaceRule,
+		processRule,
+		mountRule,
+		etcRule,
+		initRule,
+		bindRule,
+		hideRule,
+		deviceRule,
+		memoryRule,
+		cpuRule,
+		pidsRule,
+		seccompRule,
+	}
+}
+
+// Spec returns the OCI spec of a container.
+func Spec(c driver.Container, f Facts) (*specs.Spec, error) {
+	spec := &specs.Spec{Version: specs.Version, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+	for _, apply := range rules() {
+		if err := apply(spec, c, f); err != nil {
+			return nil, fmt.Errorf("container %s: %w", c.ID, err)
+		}
+	}
+	return spec, nil
+}
+
+func rootRule(spec *specs.Spec, c driver.Container, f Facts) error {
+	spec.Root = &specs.Root{Path: f.Rootfs, Readonly: c.RootFS.ReadOnly}
+	spec.Hostname = c.Hostname
+	spec.Linux.CgroupsPath = f.CgroupPath
+	spec.Linux.RootfsPropagation = "rprivate"
+	return nil
+}
+
+// namespaceRule: without a network namespace the host's is shared, as Nomad's host mode asks.
+func namespaceRule(spec *specs.Spec, c driver.Container, _ Facts) error {
+	for _, kind := range []specs.LinuxNamespaceType{
+		specs.PIDNamespace, specs.MountNamespace, specs.UTSNamespace, specs.IPCNamespace, specs.CgroupNamespace,
+	} {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: kind})
+	}
+	if c.NetNS != "" {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS})
+	}
+	if c.IDs.Size == 0 {
+		return nil
+	}
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	mapping := []specs.LinuxIDMapping{{ContainerID: 0, HostID: c.IDs.Host, Size: c.IDs.Size}}
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = mapping, mapping
+	return nil
+}

@@ -1,0 +1,95 @@
+package bundle
+
+import (
+	"fmt"
+	"path"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"drover/driver"
+)
+
+// mountRule adds the kernel's file systems. sysfs is bound from one that the shim mounted, because a user namespace
+// may mount it only for a network namespace of its own, and ours are Nomad's or the host's.
+func mountRule(spec *specs.Spec, _ driver.Container, f Facts) error {
+	spec.Mounts = append(spec.Mounts,
+		specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		specs.Mount{
+			Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"},
+		},
+		specs.Mount{
+			Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"},
+		},
+		specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		specs.Mount{Destination: "/sys", Type: "bind", Source: f.Sys, Options: []string{"bind", "nosuid", "noexec", "nodev", "ro"}},
+	)
+	if f.CgroupV2 { // runtimes of languages read their limits here
+		spec.Mounts = append(spec.Mounts, specs.Mount{
+			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+			Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"},
+		})
+	}
+	return nil
+}
+
+// etcRule binds the files that say who the container is. Its root may write them, as in Garden.
+func etcRule(spec *specs.Spec, _ driver.Container, f Facts) error {
+	for _, file := range []struct{ source, target string }{
+		{f.Hosts, "/etc/hosts"}, {f.ResolvConf, "/etc/resolv.conf"}, {f.Hostname, "/etc/hostname"},
+	} {
+		if file.source == "" {
+			continue
+		}
+		spec.Mounts = append(spec.Mounts, specs.Mount{
+			Destination: file.target, Type: "bind", Source: file.source, Options: []string{"bind", "nosuid", "noexec", "nodev"},
+		})
+	}
+	return nil
+}
+
+// initRule puts the reaper of a container that runs Work in place, out of reach of writers.
+func initRule(spec *specs.Spec, c driver.Container, f Facts) error {
+	if c.Work == nil {
+		return nil
+	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: InitPath, Type: "bind", Source: f.Init, Options: []string{"bind", "ro", "nosuid", "nodev"},
+	})
+	return nil
+}
+
+// bindRule adds the task's own mounts, in their order.
+func bindRule(spec *specs.Spec, c driver.Container, f Facts) error {
+	for _, m := range c.Mounts {
+		if !path.IsAbs(m.Source) || !path.IsAbs(m.Target) || path.Clean(m.Target) == "/" {
+			return fmt.Errorf("mount of %q at %q: want absolute paths, and a target below /", m.Source, m.Target)
+		}
+		options := []string{"rbind", "rprivate", "nosuid", "nodev"}
+		if m.ReadOnly {
+			options = append(options, "rro")
+		}
+		if m.NoExec {
+			options = append(options, "noexec")
+		}
+		if m.IDMapped && c.IDs.Size > 0 && f.IDMappable[m.Source] {
+			options = append(options, "idmap")
+			options[0] = "bind"
+		}
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: path.Clean(m.Target), Type: "bind", Source: m.Source, Options: options})
+	}
+	return nil
+}
+
+// hideRule: the union of what Garden and moby hide or make read-only.
+func hideRule(spec *specs.Spec, _ driver.Container, _ Facts) error {
+	spec.Linux.MaskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		"/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+	spec.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	return nil
+}

@@ -1,0 +1,142 @@
+package runc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
+)
+
+// maxAccounts bounds /etc/passwd and /etc/group.
+const maxAccounts = 1 << 20
+
+// ErrNotRegular says that a path of a container is no plain file.
+var ErrNotRegular = errors.New("not a regular file")
+
+// Rootfs reads a container's files as its own processes would find them: absolute links begin at its root, and
+// nothing leads out of it, nor through /proc's magic links.
+type Rootfs struct{ dir *os.File }
+
+// OpenRootfs opens a container's root: its mount point, or /proc/<pid>/root of one of its processes.
+func OpenRootfs(dir string) (*Rootfs, error) {
+	handle, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open container's root: %w", err)
+	}
+	return &Rootfs{dir: handle}, nil
+}
+
+// Close closes the root.
+func (r *Rootfs) Close() error { return r.dir.Close() }
+
+// Dir returns the root's own descriptor, open for path operations.
+func (r *Rootfs) Dir() *os.File { return r.dir }
+
+// Open opens a regular file for reading. Anything else is ErrNotRegular: a fifo would hang us, a device would act.
+func (r *Rootfs) Open(name string) (*os.File, error) {
+	file, err := r.open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// IsDir reports whether a path is a directory, in the end.
+func (r *Rootfs) IsDir(name string) bool {
+	file, err := r.open(name, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return false
+	}
+	file.Close()
+	return true
+}
+
+func (r *Rootfs) open(name string, flags uint64) (*os.File, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(int(r.dir.Fd()), name, &how)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) { // EAGAIN: a rename was under way
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+}
+
+// User is an account as a container knows it.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32
+	Name     string
+	Home     string
+}
+
+// User looks up "name", "uid", "name:group" or "uid:gid" in the container's own /etc/passwd and /etc/group. Numbers
+// need no entry. Empty is root.
+func (r *Rootfs) User(spec string) (User, error) {
+	passwd, err := r.accounts("/etc/passwd")
+	if err != nil {
+		return User{}, err
+	}
+	group, err := r.accounts("/etc/group")
+	if err != nil {
+		return User{}, err
+	}
+	if spec == "" {
+		spec = "0"
+	}
+	found, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, strings.NewReader(passwd), strings.NewReader(group))
+	if err != nil {
+		return User{}, fmt.Errorf("user %q in the container: %w", spec, err)
+	}
+	u := User{UID: uint32(found.Uid), GID: uint32(found.Gid), Home: path.Clean("/" + found.Home)} //nolint:gosec // the library bounds them
+	for _, gid := range found.Sgids {
+		u.Groups = append(u.Groups, uint32(gid)) //nolint:gosec // the library bounds them
+	}
+	u.Name = nameOf(passwd, found.Uid)
+	return u, nil
+}
+
+// accounts reads a file of accounts; that it is missing is no error, since an image may be a single binary.
+func (r *Rootfs) accounts(name string) (string, error) {
+	file, err := r.Open(name)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read accounts of the container: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxAccounts+1))
+	if err != nil {
+		return "", fmt.Errorf("read accounts of the container: %w", err)
+	}
+	if len(text) > maxAccounts {
+		return "", fmt.Errorf("%s of the container is larger than %d bytes", name, maxAccounts)
+	}
+	return string(text), nil
+}
+
+func nameOf(passwd string, uid int) string {
+	entries, err := user.ParsePasswdFilter(strings.NewReader(passwd), func(u user.User) bool { return u.Uid == uid })
+	if err != nil || len(entries) == 0 {
+		return strconv.Itoa(uid)
+	}
+	return entries[0].Name
+}

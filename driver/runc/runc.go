@@ -1,0 +1,220 @@
+// Package runc makes containers through libcontainer, and is the only package that imports it.
+//
+// A container is made from an OCI runtime spec (package bundle makes them), kept in a state directory, and is one of
+// three things: created here, loaded from the state that another process left, or gone. Its processes are specs too.
+// Nobody but the process that started one can wait for it.
+//
+// Linking this package has a price: its binary runs a C constructor before main (nsenter), and is started again inside
+// every container, as `<binary> init`. So it belongs into cmd/drover-shim alone, which calls Init first of all.
+//
+// Reading files of a container happens here too (Rootfs): whatever links, devices and fifos an image brought, they
+// are resolved as its own processes would, and never lead outside it.
+package runc
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	_ "github.com/opencontainers/cgroups/devices" // device rules fail without it
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // joins namespaces before Go's runtime starts
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runc/libcontainer/utils"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"drover/driver/cgroup"
+)
+
+// Init is what the binary runs as `init` inside a container that is being made. It does not return. It must be called
+// from an init function, before flags are parsed and goroutines started.
+func Init() { libcontainer.Init() }
+
+// Options say what Create makes.
+type Options struct {
+	// State is the directory that holds libcontainer's state.
+	State string
+	ID    string
+	Spec  *specs.Spec
+	// CpusetCgroup is an absolute cgroup v1 directory that every process is moved to; empty for none.
+	CpusetCgroup string
+}
+
+// Container is a container that was made.
+type Container struct {
+	inner  *libcontainer.Container
+	cpuset string
+}
+
+// Process is one process to be started. All its descriptors are given to it as they are.
+type Process struct {
+	Spec *specs.Process
+	// Init makes it the container's process 1.
+	Init bool
+	// Stdin, Stdout and Stderr may be nil, for /dev/null.
+	Stdin, Stdout, Stderr *os.File
+}
+
+// Running is a process that was started.
+type Running struct {
+	process *libcontainer.Process
+	pid     int
+	// Console is the master side of the process's terminal, when its spec asks for one. The caller closes it.
+	Console *os.File
+}
+
+// Create makes a container, without any process yet.
+func Create(o Options) (*Container, error) {
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: o.ID, Spec: o.Spec})
+	if err != nil {
+		return nil, fmt.Errorf("convert spec: %w", err)
+	}
+	inner, err := libcontainer.Create(o.State, o.ID, config)
+	if err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	return &Container{inner: inner, cpuset: o.CpusetCgroup}, nil
+}
+
+// Load finds a container that another process made.
+func Load(state, id, cpusetCgroup string) (*Container, error) {
+	inner, err := libcontainer.Load(state, id)
+	if err != nil {
+		return nil, fmt.Errorf("load container: %w", err)
+	}
+	return &Container{inner: inner, cpuset: cpusetCgroup}, nil
+}
+
+// Start starts a process. Process 1 is told to begin with Begin; every other one runs when Start returns.
+func (c *Container) Start(p Process) (*Running, error) {
+	process, err := convert(p)
+	if err != nil {
+		return nil, err
+	}
+	var console *os.File
+	if p.Spec.Terminal {
+		parent, child, err := utils.NewSockPair("console")
+		if err != nil {
+			return nil, fmt.Errorf("make console socket: %w", err)
+		}
+		defer parent.Close()
+		defer child.Close()
+		process.ConsoleSocket = child
+		if err := c.inner.Start(process); err != nil {
+			return nil, err
+		}
+		if console, err = utils.RecvFile(parent); err != nil {
+			_ = process.Signal(unix.SIGKILL)
+			_, _ = process.Wait()
+			return nil, fmt.Errorf("receive console: %w", err)
+		}
+	} else if err := c.inner.Start(process); err != nil {
+		return nil, err
+	}
+	running := &Running{process: process, Console: console}
+	if running.pid, err = process.Pid(); err != nil {
+		return nil, fmt.Errorf("started process: %w", err)
+	}
+	if c.cpuset == "" {
+		return running, nil
+	}
+	// libcontainer knows a single path for all hierarchies, and cpusets are Nomad's to share out.
+	if err := cgroup.AddPID(c.cpuset, running.pid); err != nil && running.alive() {
+		_ = running.Signal(unix.SIGKILL)
+		_, _ = running.Wait()
+		return nil, err
+	}
+	return running, nil
+}
+
+// Begin lets process 1, which waits once it is set up, become the program that its spec names.
+func (c *Container) Begin() error { return c.inner.Exec() }
+
+// Destroy removes the container's state and its cgroups; its processes must have ended.
+func (c *Container) Destroy() error { return c.inner.Destroy() }
+
+// PID returns the process's number on the host.
+func (r *Running) PID() int { return r.pid }
+
+// Signal sends a signal to the process.
+func (r *Running) Signal(sig syscall.Signal) error { return r.process.Signal(sig) }
+
+func (r *Running) alive() bool { return unix.Kill(r.pid, 0) == nil }
+
+// Wait waits until the process ends. It must be called once.
+func (r *Running) Wait() (unix.WaitStatus, error) {
+	state, err := r.process.Wait()
+	if state == nil {
+		return 0, fmt.Errorf("wait for process %d: %w", r.pid, err)
+	}
+	status, ok := state.Sys().(syscall.WaitStatus)
+	if !ok {
+		return 0, fmt.Errorf("wait for process %d: no status", r.pid)
+	}
+	return unix.WaitStatus(status), nil
+}
+
+// convert makes libcontainer's idea of a process.
+func convert(p Process) (*libcontainer.Process, error) {
+	if len(p.Spec.Args) == 0 || !filepath.IsAbs(p.Spec.Cwd) {
+		return nil, errors.New("a process needs a command and an absolute directory")
+	}
+	process := &libcontainer.Process{
+		Args:            p.Spec.Args,
+		Env:             p.Spec.Env,
+		UID:             int(p.Spec.User.UID),
+		GID:             int(p.Spec.User.GID),
+		Cwd:             p.Spec.Cwd,
+		NoNewPrivileges: &p.Spec.NoNewPrivileges,
+		AppArmorProfile: p.Spec.ApparmorProfile,
+		Init:            p.Init,
+	}
+	for _, gid := range p.Spec.User.AdditionalGids {
+		process.AdditionalGroups = append(process.AdditionalGroups, int(gid))
+	}
+	if caps := p.Spec.Capabilities; caps != nil {
+		process.Capabilities = &configs.Capabilities{
+			Bounding: caps.Bounding, Effective: caps.Effective, Inheritable: caps.Inheritable,
+			Permitted: caps.Permitted, Ambient: caps.Ambient,
+		}
+	}
+	for _, limit := range p.Spec.Rlimits {
+		kind, err := rlimit(limit.Type)
+		if err != nil {
+			return nil, err
+		}
+		process.Rlimits = append(process.Rlimits, configs.Rlimit{Type: kind, Hard: limit.Hard, Soft: limit.Soft})
+	}
+	if size := p.Spec.ConsoleSize; p.Spec.Terminal && size != nil {
+		process.ConsoleWidth, process.ConsoleHeight = clamp16(size.Width), clamp16(size.Height)
+	}
+	if !p.Spec.Terminal { // a nil *os.File in an interface is not nil
+		if p.Stdin != nil {
+			process.Stdin = p.Stdin
+		}
+		if p.Stdout != nil {
+			process.Stdout = p.Stdout
+		}
+		if p.Stderr != nil {
+			process.Stderr = p.Stderr
+		}
+	}
+	return process, nil
+}
+
+func rlimit(name string) (int, error) {
+	switch name {
+	case "RLIMIT_NOFILE":
+		return unix.RLIMIT_NOFILE, nil
+	case "RLIMIT_CORE":
+		return unix.RLIMIT_CORE, nil
+	}
+	return 0, fmt.Errorf("resource limit %s is not supported", name)
+}
+
+func clamp16(n uint) uint16 { return uint16(min(n, math.MaxUint16)) } //nolint:gosec // clamped

@@ -1,0 +1,118 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/driver"
+)
+
+// lineWait is how long a line of our own may wait for a full fifo that nobody reads.
+const lineWait = 2 * time.Second
+
+// logs are the task's log fifos.
+//
+// The writing ends are given to the container as they are: not a byte is copied. We keep a reading end, from which we
+// never read, so that the task gets no SIGPIPE while Nomad's log collector is restarted; and the writing ends, so that
+// the collector sees no end of file between two processes of the same work. All is closed before exit.json is written.
+type logs struct {
+	stdout, stderr *os.File
+	readers        []*os.File
+	lines          *os.File // a writing end that does not block, for lines of our own
+}
+
+// openLogs opens the fifos, and gives them to the container's root, so that the container can open /dev/stdout.
+func openLogs(c driver.Container) (*logs, error) {
+	l := &logs{}
+	var err error
+	if l.stdout, err = l.open(c.Stdout, c.IDs); err == nil {
+		l.stderr, err = l.open(c.Stderr, c.IDs)
+	}
+	if err == nil {
+		l.lines, err = reopen(l.stdout, unix.O_WRONLY|unix.O_NONBLOCK)
+	}
+	if err != nil {
+		l.close()
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return l, nil
+}
+
+func (l *logs) open(path string, ids driver.IDRange) (*os.File, error) {
+	if path == "" || path == os.DevNull {
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	reader, err := openBelow(path)
+	if err != nil {
+		return nil, err
+	}
+	l.readers = append(l.readers, reader)
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(reader.Fd()), &stat); err != nil {
+		return nil, fmt.Errorf("look at %s: %w", path, err)
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, fmt.Errorf("%s is no fifo", path)
+	}
+	if root, ok := ids.HostID(0); ok && ids.Size > 0 {
+		if err := unix.Fchown(int(reader.Fd()), int(root), -1); err != nil {
+			return nil, fmt.Errorf("own %s: %w", path, err)
+		}
+	}
+	return reopen(reader, unix.O_WRONLY) // blocks no more: there is a reader
+}
+
+// openBelow opens a fifo for reading. The container can write to the directory that holds its log directory, so its
+// last three elements are not to be links.
+func openBelow(path string) (*os.File, error) {
+	base := filepath.Dir(filepath.Dir(filepath.Dir(path)))
+	name, err := filepath.Rel(base, path)
+	if err != nil {
+		return nil, fmt.Errorf("path %s: %w", path, err)
+	}
+	dir, err := os.OpenFile(base, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// reopen opens the same file again, with other flags and an open file description of its own. Go's poller is kept out
+// of descriptors that block, because their mode is shared with the container.
+func reopen(file *os.File, flags int) (*os.File, error) {
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(file.Fd())), flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("reopen %s: %w", file.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), file.Name()), nil
+}
+
+// line writes a line of our own into the task's log; when nobody reads, it is dropped after a while.
+func (l *logs) line(text string) {
+	_ = l.lines.SetWriteDeadline(time.Now().Add(lineWait))
+	_, _ = l.lines.WriteString(text + "\n")
+}
+
+func (l *logs) close() {
+	var errs []error
+	for _, file := range append(l.readers, l.stdout, l.stderr, l.lines) {
+		if file != nil {
+			errs = append(errs, file.Close())
+		}
+	}
+	_ = errors.Join(errs...) // closing twice is no failure
+}

@@ -1,0 +1,55 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// inNetNS runs do on a thread in the network namespace at path; empty is our own. The thread is never used again.
+func inNetNS(path string, do func() error) error {
+	if path == "" {
+		return do()
+	}
+	ns, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer ns.Close()
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and no unlock: Go ends the thread with the goroutine
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		result <- do()
+	}()
+	return <-result
+}
+
+// allowUnprivilegedNet lets processes without capabilities bind low ports and ping: in a user namespace, even root's
+// capabilities do not count for a network namespace that is not its own. Kernels that know no such switch have none.
+func allowUnprivilegedNet() {
+	_ = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
+	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
+}
+
+// firstIPv4 returns the first IPv4 address of the calling thread's network namespace that is not a loopback one, as
+// Diego's health checks look for it.
+func firstIPv4() (string, error) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", fmt.Errorf("list addresses: %w", err)
+	}
+	for _, address := range addresses {
+		if ip, ok := address.(*net.IPNet); ok && !ip.IP.IsLoopback() && ip.IP.To4() != nil {
+			return ip.IP.String(), nil
+		}
+	}
+	return "", errors.New("no address but loopback's")
+}

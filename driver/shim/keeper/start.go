@@ -1,0 +1,237 @@
+package keeper
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/driver"
+	"drover/driver/bundle"
+	"drover/driver/cgroup"
+	"drover/driver/runc"
+	"drover/driver/shim"
+)
+
+// start makes the container and begins its process 1.
+func (k *keeper) start() (net.Listener, error) {
+	if err := k.detach(); err != nil {
+		return nil, err
+	}
+	listener, err := shim.Listen(k.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.create(); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	if err := k.begin(); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return listener, nil
+}
+
+// detach makes this process independent of who started it: its mounts, its cgroup, its place in the order of victims.
+func (k *keeper) detach() error {
+	var err error
+	if k.wish, err = k.dir.Container(); err != nil {
+		return err
+	}
+	if err := k.dir.SetShim(); err != nil {
+		return err
+	}
+	// Nomad's unit protects its own processes from the kernel's killer; we are not part of that.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {
+		return fmt.Errorf("reset oom_score_adj: %w", err)
+	}
+	// Unmounts of the host are to come through, and mounts of ours not to get out.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("detach mounts: %w", err)
+	}
+	group, own, err := shim.Groups(k.wish)
+	if err != nil {
+		return err
+	}
+	k.group = group
+	if err := own.Join(os.Getpid()); err != nil {
+		return err
+	}
+	if err := k.killAll(); err != nil { // what an earlier start may have left
+		return fmt.Errorf("clean the task's cgroup: %w", err)
+	}
+	k.host, err = lookAtHost()
+	return err
+}
+
+// create mounts the root file system and makes the container.
+func (k *keeper) create() error {
+	target, err := mountRoot(k.wish.RootFS, k.wish.IDs, string(k.dir))
+	if err != nil {
+		return fmt.Errorf("mount root file system: %w", err)
+	}
+	if k.root, err = runc.OpenRootfs(target); err != nil {
+		return err
+	}
+	if k.logs, err = openLogs(k.wish); err != nil {
+		return err
+	}
+	facts, err := k.gather(target)
+	if err != nil {
+		return err
+	}
+	spec, err := bundle.Spec(k.wish, facts)
+	if err != nil {
+		return err
+	}
+	k.container, err = runc.Create(runc.Options{
+		State: k.dir.Runc(), ID: k.wish.ID, Spec: spec, CpusetCgroup: k.wish.CpusetCgroup,
+	})
+	if err != nil {
+		return err
+	}
+	process := runc.Process{Spec: spec.Process, Init: true, Stdout: k.logs.stdout, Stderr: k.logs.stderr}
+	if k.wish.Work != nil {
+		process.Stdout, process.Stderr = nil, nil
+	}
+	k.init, err = k.container.Start(process)
+	return err
+}
+
+// begin lets process 1 go, and looks at the container from its inside from now on.
+func (k *keeper) begin() error {
+	if err := k.dir.SetInit(k.init.PID()); err != nil {
+		return err
+	}
+	k.started = time.Now()
+	if err := k.container.Begin(); err != nil {
+		return err
+	}
+	inside, err := runc.OpenRootfs(filepath.Join("/proc", strconv.Itoa(k.init.PID()), "root"))
+	if err != nil {
+		return nil //nolint:nilerr // process 1 has ended already, and its root is not needed any more
+	}
+	k.root.Close()
+	k.root = inside
+	return nil
+}
+
+// gather looks up what the bundle's rules need.
+func (k *keeper) gather(target string) (bundle.Facts, error) {
+	var u runc.User
+	var err error
+	if k.wish.Work == nil {
+		if u, err = k.root.User(k.wish.Process.User); err != nil {
+			return bundle.Facts{}, err
+		}
+	}
+	facts := k.facts(u, k.wish.Process.Dir)
+	facts.Rootfs = target
+	facts.CgroupV2, facts.SwapLimits = k.host.cgroupV2, k.host.swapLimits
+	facts.Arch = runtime.GOARCH
+	facts.CgroupPath = k.group.Path()
+	if facts.Init, err = os.Executable(); err != nil {
+		return facts, fmt.Errorf("find own executable: %w", err)
+	}
+	if facts.Sys, err = k.mountSys(); err != nil {
+		return facts, err
+	}
+	facts.IDMappable = idMappable(k.wish)
+	return facts, k.writeEtc(&facts)
+}
+
+// writeEtc makes the files that say who the container is. They belong to the container's root, who may change them.
+func (k *keeper) writeEtc(facts *bundle.Facts) error {
+	dir := k.dir.Etc()
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+	for _, file := range []struct {
+		name, content string
+		path          *string
+	}{
+		{"hosts", k.wish.Hosts, &facts.Hosts},
+		{"resolv.conf", k.wish.ResolvConf, &facts.ResolvConf},
+		{"hostname", lineOf(k.wish.Hostname), &facts.Hostname},
+	} {
+		if file.content == "" {
+			continue
+		}
+		path := filepath.Join(dir, file.name)
+		if err := os.WriteFile(path, []byte(file.content), 0o644); err != nil { //nolint:gosec // all users of the container read it
+			return fmt.Errorf("write %s: %w", file.name, err)
+		}
+		owner, _ := k.wish.IDs.HostID(0)
+		if err := os.Chown(path, int(owner), int(owner)); err != nil {
+			return fmt.Errorf("own %s: %w", file.name, err)
+		}
+		*file.path = path
+	}
+	return nil
+}
+
+func lineOf(name string) string {
+	if name == "" {
+		return ""
+	}
+	return name + "\n"
+}
+
+// mountSys mounts a sysfs of the container's network namespace, for the container to bind.
+func (k *keeper) mountSys() (string, error) {
+	path := filepath.Join(string(k.dir), "sys")
+	if err := os.MkdirAll(path, 0o711); err != nil {
+		return "", fmt.Errorf("make %s: %w", path, err)
+	}
+	err := inNetNS(k.wish.NetNS, func() error {
+		if k.wish.NetNS != "" {
+			allowUnprivilegedNet()
+		}
+		return unix.Mount("sysfs", path, "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	})
+	if err != nil {
+		return "", fmt.Errorf("mount sysfs: %w", err)
+	}
+	return path, nil
+}
+
+// host is what this host gives us.
+type host struct {
+	capabilities []string
+	hardNoFile   uint64
+	cgroupV2     bool
+	swapLimits   bool
+}
+
+func lookAtHost() (host, error) {
+	h := host{cgroupV2: cgroup.V2(), swapLimits: true}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return h, fmt.Errorf("read limit of open files: %w", err)
+	}
+	h.hardNoFile = limit.Max
+	if !h.cgroupV2 {
+		_, err := os.Stat(filepath.Join(cgroup.Root, "memory/memory.memsw.limit_in_bytes"))
+		h.swapLimits = err == nil
+	}
+	var err error
+	h.capabilities, err = runc.BoundingCapabilities()
+	return h, err
+}
+
+// idMappable tells which mounts can be id-mapped. Without a user namespace none needs to be.
+func idMappable(c driver.Container) map[string]bool {
+	can := map[string]bool{}
+	for _, m := range c.Mounts {
+		if m.IDMapped && c.IDs.Size > 0 {
+			can[m.Source] = false
+		}
+	}
+	return can
+}
