@@ -1,0 +1,42 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"drover/driver"
+)
+
+// Support is what a host's kernel and file system can do for root file systems.
+type Support struct {
+	// IDMap: mounts can map ids. Overlay: the kernel has overlayfs.
+	IDMap, Overlay bool
+}
+
+// Probe tries what Mount needs on the file system of dir, which must exist. It leaves no mount anywhere.
+func Probe(dir string) (Support, error) {
+	var support Support
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err == nil {
+		support.Overlay = true
+		_ = unix.Close(fd)
+	} else if !errors.Is(err, unix.ENODEV) {
+		return support, fmt.Errorf("probe overlay: %w", err)
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return support, fmt.Errorf("probe id-mapped mounts on %s: %w", dir, err)
+	}
+	defer func() { _ = unix.Close(tree) }()
+	maps := &idMaps{}
+	defer maps.close()
+	userns, err := maps.get(driver.IDRange{Host: 0, Size: 1}, driver.IDRange{Host: 1 << 30, Size: 1})
+	if err != nil {
+		return support, err
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
+	support.IDMap = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr) == nil
+	return support, nil
+}

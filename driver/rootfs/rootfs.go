@@ -1,0 +1,189 @@
+// Package rootfs makes a container's root file system of read-only layers: an overlay with a writable directory of the
+// container's own on top.
+//
+// Layers are on disk once for each node, owned by one range of ids, while every container has a range of its own. So
+// each layer whose ids differ is mounted through a map of ids, by the kernel and without copying, and the overlay is
+// put over these mounts. Nothing on disk is changed.
+//
+//	target, err := rootfs.Mount(container.RootFS, container.IDs, stateDir)
+//
+// Mount is called in a mount namespace that is private to one task's shim: the mounts end with it, whoever dies, and
+// nothing stays mounted on the host. The overlay keeps its own references to its layers; their mounts are undone
+// before Mount returns.
+//
+// Overlays are mounted with userxattr: deletions are character devices 0:0, and directories that hide what is below
+// have the attribute user.overlay.opaque. Of the attributes of a directory that is in several layers the topmost
+// layer's count; so a layer that adds /home/vcap/app must own /home the way the stack does.
+//
+// Modes: the directories above the state directory must let the container's root walk through them (o+x), for its
+// init opens the target by its path; layers need no such thing, since they are opened by the caller, who is root.
+//
+// RootFS.ReadOnly is not acted on here: mount points have to be made first. The OCI spec's root.readonly does it.
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"drover/driver"
+)
+
+// ErrUnsupported is a kernel or file system that cannot map ids of a layer's mount.
+var ErrUnsupported = errors.New("id-mapped layers are not possible here")
+
+// maxLayers is how many lower directories an overlay takes.
+const maxLayers = 500
+
+// identitySize is how many ids exist in a container that has no range.
+const identitySize = 65536
+
+// Mount puts the layers together and returns the path of the container's root. Below dir it makes upper and work, the
+// container's own files, and rootfs, the mount point.
+func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, err error) {
+	if err := check(root); err != nil {
+		return "", err
+	}
+	target = filepath.Join(dir, "rootfs")
+	for name, mode := range map[string]os.FileMode{"upper": 0o755, "work": 0o700, "rootfs": 0o755, "l": 0o700} {
+		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", fmt.Errorf("make root file system: %w", err)
+		}
+	}
+	if err := dressUpper(filepath.Join(dir, "upper"), root.Layers[len(root.Layers)-1], ids); err != nil {
+		return "", err
+	}
+	maps := &idMaps{}
+	defer maps.close()
+	links := filepath.Join(dir, "l")
+	defer func() { err = errors.Join(err, detachAll(links)) }()
+	lower := make([]string, len(root.Layers)) // topmost first, as overlays want it
+	for n, layer := range root.Layers {
+		name := strconv.Itoa(n)
+		if err := bind(layer, ids, filepath.Join(links, name), maps); err != nil {
+			return "", fmt.Errorf("layer %s: %w", layer.Dir, err)
+		}
+		lower[len(lower)-1-n] = "l/" + name
+	}
+	options := "userxattr,lowerdir=" + strings.Join(lower, ":") + ",upperdir=upper,workdir=work"
+	return target, overlay(dir, options)
+}
+
+// check refuses what cannot be mounted.
+func check(root driver.RootFS) error {
+	if len(root.Layers) == 0 {
+		return errors.New("a root file system needs at least one layer")
+	}
+	if len(root.Layers) > maxLayers {
+		return fmt.Errorf("a root file system of %d layers: the kernel takes %d", len(root.Layers), maxLayers)
+	}
+	for _, layer := range root.Layers {
+		if !filepath.IsAbs(layer.Dir) {
+			return fmt.Errorf("layer %q is not an absolute path", layer.Dir)
+		}
+	}
+	return nil
+}
+
+// dressUpper gives the writable directory, which lends its attributes to /, those of the topmost layer's root.
+func dressUpper(upper string, layer driver.Layer, ids driver.IDRange) error {
+	var stat unix.Stat_t
+	if err := unix.Lstat(layer.Dir, &stat); err != nil {
+		return fmt.Errorf("layer %s: %w", layer.Dir, err)
+	}
+	uid, gid := shifted(stat.Uid, layer.Stored, ids), shifted(stat.Gid, layer.Stored, ids)
+	if err := os.Lchown(upper, int(uid), int(gid)); err != nil {
+		return fmt.Errorf("own root file system: %w", err)
+	}
+	if err := unix.Chmod(upper, stat.Mode&0o7777); err != nil {
+		return fmt.Errorf("set mode of root file system: %w", err)
+	}
+	return nil
+}
+
+// shifted is the host id, in the container's range, of what a layer's file belongs to; root's for strangers.
+func shifted(id uint32, stored, ids driver.IDRange) uint32 {
+	if stored.Size != 0 {
+		if id -= stored.Host; id >= stored.Size { // also when it was below the range
+			id = 0
+		}
+	}
+	if host, ok := ids.HostID(id); ok {
+		return host
+	}
+	return ids.Host
+}
+
+// bind mounts a layer at a short name, through a map of ids where its own differ from the container's.
+func bind(layer driver.Layer, ids driver.IDRange, at string, maps *idMaps) error {
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return err
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, layer.Dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer func() { _ = unix.Close(tree) }()
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
+	if from, to, needed := mapping(layer.Stored, ids); needed {
+		userns, err := maps.get(from, to)
+		if err != nil {
+			return err
+		}
+		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
+		attr.Userns_fd = uint64(userns.Fd())
+	}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		if attr.Userns_fd != 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) {
+			return unsupported(err)
+		}
+		return fmt.Errorf("map ids: %w", err)
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	return nil
+}
+
+// mapping says how ids on disk become ids of the container's range, and whether they differ at all.
+func mapping(stored, ids driver.IDRange) (from, to driver.IDRange, needed bool) {
+	if stored.Size == 0 {
+		stored = driver.IDRange{Host: 0, Size: identitySize}
+	}
+	if ids.Size == 0 {
+		ids = driver.IDRange{Host: 0, Size: identitySize}
+	}
+	size := min(stored.Size, ids.Size)
+	from, to = driver.IDRange{Host: stored.Host, Size: size}, driver.IDRange{Host: ids.Host, Size: size}
+	return from, to, from != to
+}
+
+func unsupported(err error) error {
+	var name unix.Utsname
+	release := "unknown"
+	if unix.Uname(&name) == nil {
+		release = unix.ByteSliceToString(name.Release[:])
+	}
+	return fmt.Errorf("%w: this kernel (%s) refuses to map ids on the layer's file system; use Linux 5.19 or newer and ext4, xfs or btrfs, "+
+		"or run without a user namespace: %w", ErrUnsupported, release, err)
+}
+
+// detachAll unmounts and removes the short names of the layers.
+func detachAll(links string) error {
+	entries, err := os.ReadDir(links)
+	for _, entry := range entries {
+		at := filepath.Join(links, entry.Name())
+		if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("unmount layer: %w", err)
+		}
+		if err := os.Remove(at); err != nil {
+			return fmt.Errorf("remove layer's mount point: %w", err)
+		}
+	}
+	return err
+}
