@@ -22,6 +22,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -91,7 +92,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	start := time.Now()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	reply := route.answer(r.Context(), body, readError(err))
+	reply := route.ask(r.Context(), body, readError(err))
 	if reply.unavailable == nil {
 		reply.unavailable = write(w, reply.message)
 	}
@@ -99,6 +100,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	d.note(r, route.name, reply, time.Since(start))
+}
+
+// ask answers, and makes a failure out of a panic: one of the server's own recovery would be told to nobody.
+func (s serving) ask(ctx context.Context, body []byte, bad *models.Error) (r reply) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			r = reply{unavailable: fmt.Errorf("panic: %v\n%s", panicked, debug.Stack())}
+		}
+	}()
+	return s.answer(ctx, body, bad)
 }
 
 // readError is what a caller hears whose body could not be read.

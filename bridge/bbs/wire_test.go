@@ -176,6 +176,7 @@ func TestWire_statuses(t *testing.T) {
 		{"a double slash is unknown", http.MethodPost, "//v1/ping", nil, 404},
 		{"the wrong verb is not allowed", http.MethodGet, "/v1/ping", nil, 405},
 		{"a runtime that fails is unavailable", http.MethodPost, "/v1/tasks/list.r2", down, 503},
+		{"a runtime that panics is unavailable", http.MethodPost, "/v1/tasks/cancel", nil, 503}, // scripted has no CancelTask.
 		{"a change that fails is unavailable", http.MethodPost, "/v1/desired_lrp/remove", down, 503},
 	} {
 		t.Run(c.promise, func(t *testing.T) {
