@@ -295,3 +295,15 @@ func (l *taskLife) message(event *api.TaskEvent) bool {
 	}
 	return false
 }
+
+// LiveAt returns the ids of the allocations that run, or will, as an instance of an LRP.
+func LiveAt(allocs []*api.AllocationListStub, instance int32, createIndex uint64) []string {
+	var ids []string
+	for _, alloc := range allocs {
+		index, ok := allocIndex(alloc)
+		if ok && index == instance && alloc.CreateIndex >= createIndex && isLive(alloc) && alloc.DesiredStatus == api.AllocDesiredStatusRun {
+			ids = append(ids, alloc.ID)
+		}
+	}
+	return ids
+}
