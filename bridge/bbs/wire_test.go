@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -54,26 +53,17 @@ func (s *scripted) Tasks(context.Context, bridge.TaskFilter) ([]*models.Task, er
 }
 
 // post sends raw bytes and returns the whole answer.
-func post(t *testing.T, runtime bridge.Runtime, path string, body []byte) *http.Response {
+func post(t *testing.T, runtime bridge.Runtime, path string, body []byte) *httptest.ResponseRecorder {
 	t.Helper()
 	return do(t, runtime, http.MethodPost, path, body)
 }
 
-func do(t *testing.T, runtime bridge.Runtime, method, path string, body []byte) *http.Response {
+func do(t *testing.T, runtime bridge.Runtime, method, path string, body []byte) *httptest.ResponseRecorder {
 	t.Helper()
 	recorder := httptest.NewRecorder()
 	request := httptest.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(body))
 	Handler(runtime, slog.New(slog.DiscardHandler)).ServeHTTP(recorder, request)
-	return recorder.Result()
-}
-
-func bodyOf(t *testing.T, response *http.Response) []byte {
-	t.Helper()
-	data, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return recorder
 }
 
 func encode(t *testing.T, m message) []byte {
@@ -86,13 +76,13 @@ func encode(t *testing.T, m message) []byte {
 }
 
 // refusedWith decodes field 1 of a response, whatever the response's type.
-func refusedWith(t *testing.T, response *http.Response) *models.Error {
+func refusedWith(t *testing.T, response *httptest.ResponseRecorder) *models.Error {
 	t.Helper()
-	if response.StatusCode != http.StatusOK {
-		t.Fatalf("status %d, want 200 with an error inside", response.StatusCode)
+	if response.Code != http.StatusOK {
+		t.Fatalf("status %d, want 200 with an error inside", response.Code)
 	}
 	var m models.TaskLifecycleResponse
-	if err := m.Unmarshal(bodyOf(t, response)); err != nil {
+	if err := m.Unmarshal(response.Body.Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	if m.Error == nil {
@@ -117,14 +107,14 @@ func TestWire_bytes(t *testing.T) {
 	} {
 		t.Run(c.promise, func(t *testing.T) {
 			response := post(t, &c.runtime, c.path, c.body)
-			got := bodyOf(t, response)
+			got := response.Body.Bytes()
 			if string(got) != c.want {
 				t.Errorf("body %q, want %q", got, c.want)
 			}
-			if length := response.Header.Get("Content-Length"); length != fmt.Sprint(len(c.want)) {
+			if length := response.Header().Get("Content-Length"); length != fmt.Sprint(len(c.want)) {
 				t.Errorf("Content-Length %q, want %d", length, len(c.want))
 			}
-			if kind := response.Header.Get("Content-Type"); kind != "application/x-protobuf" {
+			if kind := response.Header().Get("Content-Type"); kind != "application/x-protobuf" {
 				t.Errorf("Content-Type %q", kind)
 			}
 		})
@@ -181,10 +171,10 @@ func TestWire_statuses(t *testing.T) {
 	} {
 		t.Run(c.promise, func(t *testing.T) {
 			response := do(t, &scripted{err: c.err}, c.method, c.path, []byte("\x0a\x01g"))
-			if response.StatusCode != c.want {
-				t.Errorf("status %d, want %d", response.StatusCode, c.want)
+			if response.Code != c.want {
+				t.Errorf("status %d, want %d", response.Code, c.want)
 			}
-			if body := bodyOf(t, response); c.want == 503 && len(body) != 0 {
+			if body := response.Body.Bytes(); c.want == 503 && len(body) != 0 {
 				t.Errorf("a 503 with body %q, want none", body)
 			}
 		})
@@ -214,7 +204,7 @@ func TestWire_emptyMessagesAreSent(t *testing.T) {
 		"/v1/actual_lrps/list":                  {1, 2, 3, 9},
 		"/v1/desired_lrp_scheduling_infos/list": {1, 4, 5, 6},
 	} {
-		body := bodyOf(t, post(t, runtime, path, nil))
+		body := post(t, runtime, path, nil).Body.Bytes()
 		if len(body) < 2 || body[0] != 0x12 {
 			t.Fatalf("%s: body %q is no list in field 2", path, body)
 		}
@@ -236,7 +226,7 @@ func TestWire_secondViewFoldsLayers(t *testing.T) {
 		MetricTags: map[string]*models.MetricTagValue{"source_id": {Static: "app"}},
 	}}
 	var got models.DesiredLRPResponse
-	if err := got.Unmarshal(bodyOf(t, post(t, runtime, "/v1/desired_lrps/get_by_process_guid.r2", []byte("\x0a\x01g")))); err != nil {
+	if err := got.Unmarshal(post(t, runtime, "/v1/desired_lrps/get_by_process_guid.r2", []byte("\x0a\x01g")).Body.Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	if len(got.DesiredLrp.ImageLayers) != 0 {
