@@ -7,13 +7,13 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsimple"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclparse"
 
 	"drover/bridge/mtls"
 )
@@ -51,6 +51,7 @@ type Nomad struct {
 	CA          string   `hcl:"ca,optional"`
 	Cert        string   `hcl:"cert,optional"`
 	Key         string   `hcl:"key,optional"`
+	ServerName  string   `hcl:"tls_server_name,optional"`
 	Datacenters []string `hcl:"datacenters,optional"`
 	NodePool    string   `hcl:"node_pool,optional"`
 	NetworkMode string   `hcl:"network_mode,optional"`
@@ -98,13 +99,15 @@ cc {
 static_dir = "/var/lib/drover/static"
 
 nomad {
-  address      = "https://nomad.service.consul:4646"
-  token_file   = "/etc/drover/nomad.token" # or the environment's NOMAD_TOKEN
-  region       = "global"
-  namespace    = "default"
-  ca           = "/etc/drover/nomad/ca.crt" # with https
-  cert         = "/etc/drover/nomad/bridge.crt"
-  key          = "/etc/drover/nomad/bridge.key"
+  address         = "https://nomad.service.consul:4646"
+  token_file      = "/etc/drover/nomad.token" # or the environment's NOMAD_TOKEN
+  region          = "global"
+  namespace       = "default"
+  ca              = "/etc/drover/nomad/ca.crt" # this and what follows: with https
+  cert            = "/etc/drover/nomad/bridge.crt"
+  key             = "/etc/drover/nomad/bridge.key"
+  tls_server_name = "server.global.nomad"
+
   datacenters  = ["*"]
   node_pool    = "default"
   network_mode = "bridge" # bridge, host or cni/NAME
@@ -115,30 +118,40 @@ nomad {
 log_level = "info" # debug, info, warn or error
 `
 
-// Load reads a file over the defaults. Its error joins one error for each mistake, unknown settings included.
+// Load reads a file over the defaults and checks the result. Its error joins one error for each mistake, settings that
+// do not exist included.
 func Load(path string) (Config, error) {
 	config := Default()
 	src, err := os.ReadFile(path)
 	if err != nil {
 		return config, fmt.Errorf("read the configuration: %w", err)
 	}
-	return config, parse(path, src, &config)
+	err = config.merge(path, src)
+	if errors.Is(err, errSyntax) {
+		return config, err // There is nothing to check yet.
+	}
+	return config, errors.Join(err, config.Check())
 }
 
-func parse(path string, src []byte, config *Config) error {
-	// The decoder tells the language from the name.
-	err := hclsimple.Decode(strings.TrimSuffix(path, filepath.Ext(path))+".hcl", src, nil, config)
-	var diagnostics hcl.Diagnostics
-	if !errors.As(err, &diagnostics) {
-		return err
+var errSyntax = errors.New("syntax")
+
+// merge puts what a file says over what is there.
+func (c *Config) merge(path string, src []byte) error {
+	file, diagnostics := hclparse.NewParser().ParseHCL(src, path)
+	if diagnostics.HasErrors() {
+		return fmt.Errorf("%w: %w", errSyntax, explain(diagnostics))
 	}
+	return explain(gohcl.DecodeBody(file.Body, nil, c))
+}
+
+func explain(diagnostics hcl.Diagnostics) error {
 	var mistakes []error
 	for _, d := range diagnostics {
-		where := path
+		where := ""
 		if d.Subject != nil {
-			where = fmt.Sprintf("%s:%d", path, d.Subject.Start.Line)
+			where = fmt.Sprintf("%s:%d: ", d.Subject.Filename, d.Subject.Start.Line)
 		}
-		mistakes = append(mistakes, fmt.Errorf("%s: %s: %s", where, strings.ToLower(d.Summary), d.Detail))
+		mistakes = append(mistakes, fmt.Errorf("%s%s: %s", where, strings.ToLower(d.Summary), d.Detail))
 	}
 	return errors.Join(mistakes...)
 }

@@ -36,8 +36,8 @@ func write(t *testing.T, content string) string {
 }
 
 func TestExample_holdsEverySetting(t *testing.T) {
-	got, err := Load(write(t, Example))
-	if err != nil {
+	got := Default()
+	if err := got.merge("example.hcl", []byte(Example)); err != nil {
 		t.Fatal(err)
 	}
 	want := Config{
@@ -48,7 +48,7 @@ func TestExample_holdsEverySetting(t *testing.T) {
 		CC:        &TLS{CA: "/etc/drover/cc/ca.crt", Cert: "/etc/drover/cc/bridge.crt", Key: "/etc/drover/cc/bridge.key"},
 		Nomad: &Nomad{
 			Address: "https://nomad.service.consul:4646", TokenFile: "/etc/drover/nomad.token", Region: "global", Namespace: "default",
-			CA: "/etc/drover/nomad/ca.crt", Cert: "/etc/drover/nomad/bridge.crt", Key: "/etc/drover/nomad/bridge.key",
+			CA: "/etc/drover/nomad/ca.crt", Cert: "/etc/drover/nomad/bridge.crt", Key: "/etc/drover/nomad/bridge.key", ServerName: "server.global.nomad",
 			Datacenters: []string{"*"}, NodePool: "default", NetworkMode: "bridge", Services: "consul", KillTimeout: "10s",
 		},
 	}
@@ -58,11 +58,11 @@ func TestExample_holdsEverySetting(t *testing.T) {
 }
 
 func TestLoad_keepsDefaults(t *testing.T) {
-	got, err := Load(write(t, `
+	got := Default()
+	if err := got.merge("small.hcl", []byte(`
 listen { bbs = "127.0.0.1:0" }
 nomad { region = "here" }
-`))
-	if err != nil {
+`)); err != nil {
 		t.Fatal(err)
 	}
 	want := Default()
@@ -84,9 +84,21 @@ consul {}
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{`bridge.conf:2: `, `"statik_dir"`, `bridge.conf:4: `, `"bss"`, `"consul"`} {
+	for _, want := range []string{`bridge.conf:2: `, `"statik_dir"`, `bridge.conf:4: `, `"bss"`, `"consul"`, `tls.key = ""`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not in:\n%v", want, err)
+		}
+	}
+}
+
+func TestLoad_doesNotGuessWhatItCannotRead(t *testing.T) {
+	for promise, path := range map[string]string{
+		"a file that is missing": filepath.Join(t.TempDir(), "missing.hcl"),
+		"a file that is no HCL":  write(t, "listen {"),
+	} {
+		_, err := Load(path)
+		if err == nil || strings.Contains(err.Error(), "tls.key") {
+			t.Errorf("%s: got %v, want that and nothing else", promise, err)
 		}
 	}
 }
