@@ -228,6 +228,8 @@ func (k *keeper) Stop(ctx context.Context, sig unix.Signal, timeout time.Duratio
 // terminate asks the task to end: process 1, or the work, whose processes then get the signal.
 func (k *keeper) terminate(ctx context.Context, sig unix.Signal) {
 	if k.wish.Work != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
 		k.cancelWork()
 		return
 	}

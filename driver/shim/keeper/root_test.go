@@ -81,11 +81,11 @@ func newBox(t *testing.T, args ...string) *box {
 		ID:       fmt.Sprintf("test-%d-%d", os.Getpid(), n),
 		Hostname: "box",
 		RootFS:   driver.RootFS{Layers: drivertest.RootFS(t)},
-		//IDs:      driver.IDRange{Host: 1_000_000 + n*65536, Size: 65536},
-		Limits:  driver.Limits{MemoryBytes: 128 << 20, PIDs: 64, CPUShares: 100},
-		Stdout:  b.out.path,
-		Stderr:  b.errs.path,
-		Process: driver.Process{Args: append([]string{"/bin/probe"}, args...), User: "vcap"},
+		IDs:      driver.IDRange{Host: 1_000_000 + n*65536, Size: 65536},
+		Limits:   driver.Limits{MemoryBytes: 128 << 20, PIDs: 64, CPUShares: 100},
+		Stdout:   b.out.path,
+		Stderr:   b.errs.path,
+		Process:  driver.Process{Args: append([]string{"/bin/probe"}, args...), User: "vcap"},
 	}
 	return b
 }

@@ -14,6 +14,7 @@ import (
 	"drover/driver"
 	"drover/driver/bundle"
 	"drover/driver/cgroup"
+	"drover/driver/rootfs"
 	"drover/driver/runc"
 	"drover/driver/shim"
 )
@@ -72,7 +73,7 @@ func (k *keeper) detach() error {
 
 // create mounts the root file system and makes the container.
 func (k *keeper) create() error {
-	target, err := mountRoot(k.wish.RootFS, k.wish.IDs, string(k.dir))
+	target, err := rootfs.Mount(k.wish.RootFS, k.wish.IDs, string(k.dir))
 	if err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
@@ -225,13 +226,25 @@ func lookAtHost() (host, error) {
 	return h, err
 }
 
-// idMappable tells which mounts can be id-mapped. Without a user namespace none needs to be.
+// idMappable tells which mounts can be id-mapped. Without a user namespace none needs to be. File systems are asked
+// once each.
 func idMappable(c driver.Container) map[string]bool {
-	can := map[string]bool{}
+	can, asked := map[string]bool{}, map[uint64]bool{}
 	for _, m := range c.Mounts {
-		if m.IDMapped && c.IDs.Size > 0 {
-			can[m.Source] = false
+		if !m.IDMapped || c.IDs.Size == 0 {
+			continue
 		}
+		var stat unix.Stat_t
+		if unix.Stat(m.Source, &stat) != nil {
+			continue // that the source is missing is told when it is mounted
+		}
+		answer, known := asked[stat.Dev]
+		if !known {
+			support, err := rootfs.Probe(m.Source)
+			answer = err == nil && support.IDMap
+			asked[stat.Dev] = answer
+		}
+		can[m.Source] = answer
 	}
 	return can
 }

@@ -1,0 +1,342 @@
+package action
+
+import (
+	"context"
+	"crypto/md5"  //nolint:gosec // Diego's checksums and Content-MD5
+	"crypto/sha1" //nolint:gosec // Diego's checksums
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"code.cloudfoundry.org/bbs/models"
+
+	"drover/driver"
+)
+
+// How transfers are tried.
+const (
+	attempts    = 3
+	retryDelay  = time.Second
+	dialTimeout = 10 * time.Second
+	stallLimit  = 60 * time.Second // without a byte of a download
+	maxDownload = 8 << 30
+)
+
+// statusError is an HTTP answer that is no success.
+type statusError int
+
+func (e statusError) Error() string {
+	return fmt.Sprintf("the server answered %d %s", int(e), http.StatusText(int(e)))
+}
+
+func (r *Runner) download(ctx context.Context, a *models.DownloadAction) error {
+	if r.done[a.From+" "+a.To] {
+		return nil
+	}
+	if a.Artifact != "" {
+		r.World.Log("Downloading " + a.Artifact + "...")
+	}
+	size, err := r.fetch(ctx, a)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		r.Options.Log.Warn("download failed", "artifact", a.Artifact, "host", hostOf(a.From), "error", err)
+		return &Failure{Text: words("Downloading", a.Artifact, "failed"), Code: 1}
+	}
+	if a.Artifact != "" {
+		r.World.Log("Downloaded " + a.Artifact + " (" + byteSize(size) + ")")
+	}
+	return nil
+}
+
+// fetch downloads to a nameless file, verifies it, and only then lets it into the container.
+func (r *Runner) fetch(ctx context.Context, a *models.DownloadAction) (int64, error) {
+	sum, want, err := checksum(a)
+	if err != nil {
+		return 0, err
+	}
+	file, err := os.CreateTemp(r.Temp, "download-")
+	if err != nil {
+		return 0, fmt.Errorf("make file for download: %w", err)
+	}
+	defer file.Close()
+	if err := os.Remove(file.Name()); err != nil {
+		return 0, fmt.Errorf("make file for download: %w", err)
+	}
+	client, err := newClient(r.Work.TLS)
+	if err != nil {
+		return 0, err
+	}
+	defer client.CloseIdleConnections()
+	var size int64
+	err = retry(ctx, func() error {
+		size, err = get(ctx, client, a.From, file)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if sum != nil {
+		if err := verify(file, sum, want); err != nil {
+			return 0, err
+		}
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("read download: %w", err)
+	}
+	return size, r.World.Unpack(ctx, a.User, a.To, file)
+}
+
+// get writes what is found at an URL to a file, from its beginning.
+func get(ctx context.Context, client *http.Client, from string, file *os.File) (int64, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stalled := time.AfterFunc(stallLimit, cancel)
+	defer stalled.Stop()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return 0, bare(err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, bare(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return 0, statusError(response.StatusCode)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("write download: %w", err)
+	}
+	if err := file.Truncate(0); err != nil {
+		return 0, fmt.Errorf("write download: %w", err)
+	}
+	body := io.LimitReader(touching{response.Body, stalled}, maxDownload+1)
+	size, err := io.Copy(file, body)
+	if err != nil {
+		return 0, bare(err)
+	}
+	if size > maxDownload {
+		return 0, fmt.Errorf("it is larger than %s", byteSize(maxDownload))
+	}
+	return size, nil
+}
+
+// touching puts a stall's timer back with each read.
+type touching struct {
+	io.Reader
+	timer *time.Timer
+}
+
+func (t touching) Read(p []byte) (int, error) {
+	t.timer.Reset(stallLimit)
+	return t.Reader.Read(p)
+}
+
+func checksum(a *models.DownloadAction) (hash.Hash, string, error) {
+	switch strings.ToLower(a.ChecksumAlgorithm) {
+	case "":
+		return nil, "", nil
+	case "md5":
+		return md5.New(), a.ChecksumValue, nil //nolint:gosec // as asked
+	case "sha1":
+		return sha1.New(), a.ChecksumValue, nil //nolint:gosec // as asked
+	case "sha256":
+		return sha256.New(), a.ChecksumValue, nil
+	}
+	return nil, "", fmt.Errorf("checksum algorithm %q: want md5, sha1 or sha256", a.ChecksumAlgorithm)
+}
+
+func verify(file *os.File, sum hash.Hash, want string) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	if _, err := io.Copy(sum, file); err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); !strings.EqualFold(got, want) {
+		return fmt.Errorf("its checksum is %s, not %s", got, want)
+	}
+	return nil
+}
+
+func (r *Runner) upload(ctx context.Context, a *models.UploadAction) error {
+	if a.Artifact != "" {
+		r.World.Log("Uploading " + a.Artifact + "...")
+	}
+	size, err := r.send(ctx, a)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		r.Options.Log.Warn("upload failed", "artifact", a.Artifact, "host", hostOf(a.To), "error", err)
+		return &Failure{Text: words("Uploading", a.Artifact, "failed"), Code: 1}
+	}
+	if a.Artifact != "" {
+		r.World.Log("Uploaded " + a.Artifact + " (" + byteSize(size) + ")")
+	}
+	return nil
+}
+
+func (r *Runner) send(ctx context.Context, a *models.UploadAction) (int64, error) {
+	file, err := r.World.Open(a.User, a.From)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	md, sha := md5.New(), sha256.New() //nolint:gosec // Content-MD5
+	size, err := io.Copy(io.MultiWriter(md, sha), file)
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", a.From, err)
+	}
+	client, err := newClient(r.Work.TLS)
+	if err != nil {
+		return 0, err
+	}
+	defer client.CloseIdleConnections()
+	header := http.Header{}
+	header.Set("Content-Type", "application/octet-stream")
+	header.Set("Content-MD5", base64.StdEncoding.EncodeToString(md.Sum(nil)))
+	header.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sha.Sum(nil))+":")
+	err = retry(ctx, func() error { return post(ctx, client, a.To, header, file, size) })
+	return size, err
+}
+
+func post(ctx context.Context, client *http.Client, to string, header http.Header, file io.ReaderAt, size int64) error {
+	body := func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(file, 0, size)), nil }
+	first, _ := body()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to, first)
+	if err != nil {
+		return bare(err)
+	}
+	request.GetBody, request.ContentLength, request.Header = body, size, header.Clone()
+	response, err := client.Do(request)
+	if err != nil {
+		return bare(err)
+	}
+	defer response.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10))
+	if response.StatusCode >= http.StatusBadRequest {
+		return statusError(response.StatusCode)
+	}
+	return nil
+}
+
+// retry tries again when the peer could not be reached or said to come back.
+func retry(ctx context.Context, try func() error) error {
+	for n := 1; ; n++ {
+		err := try()
+		if err == nil || n == attempts || !temporary(err) || ctx.Err() != nil {
+			return err
+		}
+		timer := time.NewTimer(time.Duration(n) * retryDelay)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
+func temporary(err error) bool {
+	var status statusError
+	if errors.As(err, &status) {
+		return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+	}
+	var op *net.OpError
+	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+}
+
+// newClient makes a client with the platform's credentials. Its certificate authorities are added to the system's.
+func newClient(files driver.TLSFiles) (*http.Client, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if files.CA != "" {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		pem, err := os.ReadFile(files.CA)
+		if err != nil {
+			return nil, fmt.Errorf("read certificate authorities: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate", files.CA)
+		}
+		config.RootCAs = pool
+	}
+	if files.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+		if err != nil {
+			return nil, fmt.Errorf("read client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return &http.Client{
+		CheckRedirect: noDowngrade,
+		Transport: &http.Transport{
+			DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig:       config,
+			TLSHandshakeTimeout:   dialTimeout,
+			ExpectContinueTimeout: time.Second,
+			DisableCompression:    true, // an archive is to come as it is
+		},
+	}, nil
+}
+
+func noDowngrade(request *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("more than 10 redirects")
+	}
+	if via[0].URL.Scheme == "https" && request.URL.Scheme != "https" {
+		return errors.New("redirect from https to http")
+	}
+	return nil
+}
+
+// bare takes the URL out of an error: it may hold credentials.
+func bare(err error) error {
+	for {
+		var wrapped *url.Error
+		if !errors.As(err, &wrapped) {
+			return err
+		}
+		err = wrapped.Err
+	}
+}
+
+// hostOf returns what may be told of an URL.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(not an URL)"
+	}
+	return u.Host
+}
+
+func words(list ...string) string {
+	return strings.Join(strings.Fields(strings.Join(list, " ")), " ")
+}
+
+// byteSize writes a size as Cloud Foundry does: one decimal, no trailing zero.
+func byteSize(n int64) string {
+	const units = "KMGT"
+	value, unit := float64(n), "B"
+	for i := 0; i < len(units) && value >= 1024; i++ {
+		value, unit = value/1024, units[i:i+1]
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", value), ".0") + unit
+}
