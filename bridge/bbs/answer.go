@@ -92,13 +92,15 @@ func decode[T any, P request[T]](q P, body []byte) (bad *models.Error) {
 	return nil
 }
 
-// subject is the guid that a request is about, for the log.
+// subject is the guid, or the domain, that a request is about, for the log.
 func subject(q any) string {
 	switch q := q.(type) {
 	case *models.DesireLRPRequest:
 		return q.GetDesiredLrp().GetProcessGuid()
 	case *models.RetireActualLRPRequest:
 		return q.GetActualLrpKey().GetProcessGuid()
+	case *models.UpsertDomainRequest:
+		return q.GetDomain()
 	case interface{ GetProcessGuid() string }:
 		return q.GetProcessGuid()
 	case interface{ GetTaskGuid() string }:
