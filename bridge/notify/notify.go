@@ -28,7 +28,10 @@ const (
 	// Unasked is how long an ended Task stays that nobody wants to be told about.
 	Unasked = 2 * time.Minute
 
-	workers      = 16
+	workers = 16
+	// restPerWork is how long a Notifier rests for each moment that it spent listing: a busy platform hints all the
+	// time, and to list is to read the secrets of every Task.
+	restPerWork  = 4
 	firstBackoff = time.Second
 	lastBackoff  = 30 * time.Second
 	sendTimeout  = 30 * time.Second
@@ -48,6 +51,8 @@ type Notifier struct {
 	busy    int
 	done    chan outcome
 	listing int // failures in a row
+	hinted  bool
+	rest    time.Time // no hint is followed before
 }
 
 // entry is what a Notifier remembers of a Task between two attempts. Losing it costs a repeated call.
@@ -86,11 +91,14 @@ func (n *Notifier) Run(ctx context.Context) {
 			if !open {
 				hints = nil
 			}
-			n.list(ctx)
+			n.hinted = open
 		case <-timer.C:
 			n.list(ctx)
 		case o := <-n.done:
 			n.settle(o)
+		}
+		if n.hinted && !n.rest.After(time.Now()) {
+			n.list(ctx)
 		}
 		n.start(ctx)
 		timer.Reset(time.Until(n.next()))
@@ -102,7 +110,10 @@ func (n *Notifier) Run(ctx context.Context) {
 
 // list decides anew what is due.
 func (n *Notifier) list(ctx context.Context) {
+	start := time.Now()
 	tasks, err := n.tasks.Tasks(ctx, bridge.TaskFilter{})
+	now := time.Now()
+	n.hinted, n.rest = false, now.Add(restPerWork*now.Sub(start))
 	if err != nil {
 		if ctx.Err() == nil {
 			n.log.WarnContext(ctx, "list tasks", "error", err)
@@ -111,7 +122,6 @@ func (n *Notifier) list(ctx context.Context) {
 		return
 	}
 	n.listing = 0
-	now := time.Now()
 	n.drop(tasks)
 	for _, task := range tasks {
 		if !ended(task) {
@@ -196,6 +206,9 @@ func (n *Notifier) next() time.Time {
 		return now.Add(backoff(n.listing))
 	}
 	at := now.Add(StaleClaim)
+	if n.hinted {
+		at = n.rest
+	}
 	for _, e := range n.known {
 		if !e.active && e.due.Before(at) {
 			at = e.due

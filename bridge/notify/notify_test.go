@@ -282,11 +282,13 @@ func TestNotifier_finishesWhatItBegan(t *testing.T) {
 	})
 }
 
-// faulty fails to list or to delete for as long as it is told to.
+// faulty fails to list or to delete for as long as it is told to, and takes its time.
 type faulty struct {
 	*bridgetest.Memory
 	mu           sync.Mutex
 	list, delete error
+	slow         time.Duration
+	lists        int
 }
 
 func (f *faulty) fail(list, del error) {
@@ -297,8 +299,10 @@ func (f *faulty) fail(list, del error) {
 
 func (f *faulty) Tasks(ctx context.Context, filter bridge.TaskFilter) ([]*models.Task, error) {
 	f.mu.Lock()
-	err := f.list
+	f.lists++
+	err, slow := f.list, f.slow
 	f.mu.Unlock()
+	<-time.After(slow)
 	if err != nil {
 		return nil, err
 	}
@@ -346,6 +350,27 @@ func TestNotifier_listsAgainAfterAFailure(t *testing.T) {
 		pass(lastBackoff)
 		if c.count() != 1 || left(t, runtime) != 0 {
 			t.Errorf("%d calls, %d tasks left; want 1 and none", c.count(), left(t, runtime))
+		}
+	})
+}
+
+func TestNotifier_restsWhenListsAreSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runtime := bridgetest.NewMemory(time.Now)
+		c := newClient(runtime)
+		tasks := &faulty{Memory: runtime, slow: 100 * time.Millisecond}
+		stop := run(t, tasks, c.send)
+		for i := range 1000 { // A hint every 10 ms.
+			end(t, runtime, fmt.Sprintf("task-%d", i), "https://cc/")
+			pass(10 * time.Millisecond)
+		}
+		pass(time.Second)
+		stop()
+		if tasks.lists > 25 {
+			t.Errorf("%d lists of 100 ms in 11 s of hints, want at most a fifth of the time", tasks.lists)
+		}
+		if c.count() != 1000 || left(t, runtime) != 0 {
+			t.Errorf("%d calls, %d tasks left; want 1000 and none", c.count(), left(t, runtime))
 		}
 	})
 }

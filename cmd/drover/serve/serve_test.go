@@ -108,7 +108,7 @@ func TestBridge_opensThreeDoors(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.static, "bundle.tgz"), []byte("bundle"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status, body, err := do(t, http.DefaultClient, http.MethodGet, "http://"+r.Files.String()+"/v1/static/bundle.tgz", nil); err != nil || status != 200 || body != "bundle" {
+	if status, body, err := do(t, r.client(t, true), http.MethodGet, "http://"+r.Files.String()+"/v1/static/bundle.tgz", nil); err != nil || status != 200 || body != "bundle" {
 		t.Errorf("static file: %d %q %v", status, body, err)
 	}
 	ping, upload := "https://"+r.BBS.String()+"/v1/ping", "https://"+r.Uploader.String()+"/v1/droplet/g"
