@@ -106,13 +106,6 @@ func portChecks(definition *models.CheckDefinition, port uint32) ([]api.ServiceC
 // portCheck makes a check of one port, nil when it is about another.
 func portCheck(check *models.Check, port uint32) (*api.ServiceCheck, error) {
 	switch {
-	case check.GetTcpCheck() != nil && check.TcpCheck.Port == port:
-		tcp := check.TcpCheck
-		return &api.ServiceCheck{
-			Type:     "tcp",
-			Interval: milliseconds(tcp.IntervalMs, defaultCheckInterval),
-			Timeout:  milliseconds(tcp.ConnectTimeoutMs, defaultCheckTimeout),
-		}, nil
 	case check.GetHttpCheck() != nil && check.HttpCheck.Port == port:
 		http := check.HttpCheck
 		path := http.Path
@@ -127,6 +120,13 @@ func portCheck(check *models.Check, port uint32) (*api.ServiceCheck, error) {
 			Path:     path,
 			Interval: milliseconds(http.IntervalMs, defaultCheckInterval),
 			Timeout:  milliseconds(http.RequestTimeoutMs, defaultCheckTimeout),
+		}, nil
+	case check.GetTcpCheck() != nil && check.TcpCheck.Port == port:
+		tcp := check.TcpCheck
+		return &api.ServiceCheck{
+			Type:     "tcp",
+			Interval: milliseconds(tcp.IntervalMs, defaultCheckInterval),
+			Timeout:  milliseconds(tcp.ConnectTimeoutMs, defaultCheckTimeout),
 		}, nil
 	}
 	return nil, nil

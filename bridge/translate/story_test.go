@@ -169,6 +169,8 @@ type secretsStory struct {
 	Kind       string
 	GUID       string
 	Definition any
+	// text shows the definition with all that JSON leaves out.
+	text string
 }
 
 func readSecrets(t *testing.T, secrets []Secret) secretsStory {
@@ -189,13 +191,13 @@ func readSecrets(t *testing.T, secrets []Secret) secretsStory {
 		if err := lrp.Unmarshal(info.Definition); err != nil {
 			t.Fatal(err)
 		}
-		story.Definition = prune(roundTrip(t, &lrp))
+		story.Definition, story.text = prune(roundTrip(t, &lrp)), lrp.String()
 		return story
 	}
 	var task models.TaskDefinition
 	if err := task.Unmarshal(info.Definition); err != nil {
 		t.Fatal(err)
 	}
-	story.Definition = prune(roundTrip(t, &task))
+	story.Definition, story.text = prune(roundTrip(t, &task)), task.String()
 	return story
 }
