@@ -40,6 +40,10 @@ func TestNodeApp_asVcap(t *testing.T) {
 		}
 	}
 	r := s.launch(t, "", "INSTANCE_INDEX=1", "INSTANCE_GUID=guid-1")
+	probe := s.command(t.Context(), s.path("lifecycle", "healthcheck"), "-uri=/health", "-timeout=5s", "-port="+r.url[strings.LastIndex(r.url, ":")+1:])
+	if text, err := probe.CombinedOutput(); err != nil || string(text) != "healthcheck passed\n" {
+		t.Errorf("healthcheck: %v %q", err, text)
+	}
 	checkNode(t, r, 2000)
 
 	stopped := s.launch(t, "")

@@ -249,6 +249,21 @@ func TestStaticSite(t *testing.T) {
 	}
 }
 
+// TestDockerLifecycle: the bundle's builder and launcher know that they are the Docker lifecycle's.
+func TestDockerLifecycle(t *testing.T) {
+	s := &site{dir: t.TempDir(), env: []string{"PATH=" + os.Getenv("PATH")}}
+	s.lifecycle(t, bundle.DockerLifecycle())
+	out, err := s.command(t.Context(), s.path("lifecycle", "launcher"), "app", "", `{"cmd":["echo","from an image"]}`).Output()
+	if err != nil || string(out) != "from an image\n" {
+		t.Errorf("launcher: %q, %v", out, err)
+	}
+	cmd := s.command(t.Context(), s.path("lifecycle", "builder"), "-outputMetadataJSONFilename", s.path("result.json"), "-dockerRef", "127.0.0.1:1/none")
+	text, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(text), "Attempt 3 of 4") {
+		t.Errorf("builder: %v\n%s", err, text)
+	}
+}
+
 // whoAmI is what the Node sample app answers.
 type whoAmI struct {
 	InstanceIndex int    `json:"instance_index"`

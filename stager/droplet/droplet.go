@@ -23,12 +23,9 @@ import (
 // VcapID is the numeric user and group that own every entry.
 const VcapID = 2000
 
-// level trades size for time. On source code and native libraries, gzip's default makes archives a few per cent smaller
-// and takes twice as long; a droplet is packed while somebody waits.
+// level trades size for time: a droplet is packed while somebody waits. Against gzip's default, a droplet with node in it
+// is 7 % larger and is packed in two thirds of the time.
 const level = 3
-
-// blockSize is how much one core compresses at a time.
-const blockSize = 1 << 20
 
 // Tree is a directory and the name it gets in an archive; "." is the archive's root.
 type Tree struct {
