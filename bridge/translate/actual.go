@@ -227,8 +227,8 @@ type taskLife struct {
 	// changed is the time of the last event that changed any of these.
 	changed               int64
 	instanceGUID, address string
-	// crash is why the last container ended.
-	crash string
+	// said is the driver's reason for an end that Nomad has not told yet; crash is why the last container ended.
+	said, crash string
 }
 
 func (l taskLife) since(alloc *api.AllocationListStub) int64 {
@@ -251,13 +251,15 @@ func readTask(alloc *api.AllocationListStub) taskLife {
 			life.changed = event.Time
 		case api.TaskStarted:
 			started = true
-			life.running = true
-			life.changed = event.Time
+			if !life.healthy {
+				life.running = true
+				life.changed = event.Time
+			}
 		case api.TaskTerminated, api.TaskDriverFailure, api.TaskSetupFailure, api.TaskNotRestarting:
 			started = true
 			life.running, life.healthy = false, false
 			life.changed = event.Time
-			life.crash = cmp.Or(endReason(event, life.crash), life.crash)
+			life.crash, life.said = cmp.Or(endReason(event, life.said), life.crash), ""
 		case api.TaskDriverMessage:
 			started = life.message(event) || started
 		}
@@ -277,7 +279,7 @@ func readTask(alloc *api.AllocationListStub) taskLife {
 func (l *taskLife) message(event *api.TaskEvent) bool {
 	switch event.Details[driver.AnnotationPhase] {
 	case driver.PhaseStarted:
-		l.running, l.healthy, l.crash = true, false, ""
+		l.running, l.healthy, l.said = true, false, ""
 		l.instanceGUID = event.Details[driver.AnnotationInstanceGUID]
 		l.address = event.Details[driver.AnnotationAddress]
 		l.changed = event.Time
@@ -289,7 +291,7 @@ func (l *taskLife) message(event *api.TaskEvent) bool {
 		l.changed = event.Time
 		return true
 	case driver.PhaseEnded:
-		l.crash = event.Details[driver.AnnotationReason]
+		l.said = event.Details[driver.AnnotationReason]
 		l.healthy = false
 		return true
 	}
