@@ -1,0 +1,59 @@
+package cmd_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"drover/bridge/bbs"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite the generated tables of COMPATIBILITY.md")
+
+// TestCompatibility keeps the generated tables of COMPATIBILITY.md equal to what the code says of itself.
+func TestCompatibility(t *testing.T) {
+	raw, err := os.ReadFile("../COMPATIBILITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := os.ReadFile("../bridge/translate/testdata/fields.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := string(raw)
+	want := replaceTable(t, document, "bbs routes", routesTable())
+	want = replaceTable(t, want, "fields", string(fields))
+	if diff := cmp.Diff(document, want); diff != "" && !*update {
+		t.Fatalf("COMPATIBILITY.md is not what the code says (make golden rewrites it):\n%s", diff)
+	}
+	if *update {
+		if err := os.WriteFile("../COMPATIBILITY.md", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func routesTable() string {
+	var b strings.Builder
+	b.WriteString("| route | method and path | state |\n|---|---|---|\n")
+	for _, route := range bbs.Routes() {
+		fmt.Fprintf(&b, "| %s | `%s %s` | %s |\n", route.Name, route.Method, route.Path, route.State)
+	}
+	return b.String()
+}
+
+// replaceTable puts a table between the two comments that name it.
+func replaceTable(t *testing.T, document, name, table string) string {
+	t.Helper()
+	begin, end := "<!-- begin "+name+" -->\n", "<!-- end "+name+" -->"
+	before, rest, found := strings.Cut(document, begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("COMPATIBILITY.md lacks %q or %q", begin, end)
+	}
+	return before + begin + table + end + after
+}
