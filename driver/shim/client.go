@@ -105,6 +105,9 @@ func (c *Client) Stop(ctx context.Context, signal string, timeout time.Duration)
 	if err == nil || errors.Is(err, ErrNotRunning) || ctx.Err() != nil {
 		return errOrNil(err, ErrNotRunning)
 	}
+	if _, ended, _ := readExit(c.dir); ended { // the shim left before it answered
+		return nil
+	}
 	if c.shimAlive() {
 		return fmt.Errorf("stop: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,8 +54,15 @@ func Listen(d Dir) (net.Listener, error) {
 	return listener, nil
 }
 
-// Serve answers clients until the listener is closed.
+// lastWords is how long clients have, once the listener is closed, to hear their answers.
+const lastWords = time.Second
+
+// Serve answers clients until the listener is closed, and a little longer those who wait for an answer.
 func Serve(ctx context.Context, listener net.Listener, id string, h Handler, log *slog.Logger) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var clients sync.WaitGroup
+	defer func() { waitAtMost(&clients, lastWords) }()
 	for {
 		raw, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -67,11 +75,25 @@ func Serve(ctx context.Context, listener net.Listener, id string, h Handler, log
 			}
 			continue
 		}
-		go func() {
+		clients.Go(func() {
 			if err := ServeConn(ctx, raw, id, h); err != nil {
 				log.Warn("a client's request failed", "error", err)
 			}
-		}()
+		})
+	}
+}
+
+func waitAtMost(group *sync.WaitGroup, limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
 	}
 }
 

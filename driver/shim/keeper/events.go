@@ -13,12 +13,11 @@ import (
 
 // events are the steps of the task's life, in memory and on disk.
 type events struct {
-	dir     shim.Dir
-	mu      sync.Mutex
-	list    []shim.Event
-	closed  bool
-	more    chan struct{} // closed and replaced when there is more to give
-	readers sync.WaitGroup
+	dir    shim.Dir
+	mu     sync.Mutex
+	list   []shim.Event
+	closed bool
+	more   chan struct{} // closed and replaced when there is more to give
 }
 
 func (e *events) init(dir shim.Dir) {
@@ -45,21 +44,6 @@ func (e *events) close() {
 	e.more = make(chan struct{})
 }
 
-// drain waits a moment for those who listen to have got everything.
-func (e *events) drain() {
-	done := make(chan struct{})
-	go func() {
-		e.readers.Wait()
-		close(done)
-	}()
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C: // they find the rest in the file
-	}
-}
-
 // after returns the events behind the n-th, a channel that tells of more, and whether there can be more.
 func (e *events) after(n int) ([]shim.Event, <-chan struct{}, bool) {
 	e.mu.Lock()
@@ -69,8 +53,6 @@ func (e *events) after(n int) ([]shim.Event, <-chan struct{}, bool) {
 
 // Events implements shim.Handler.
 func (k *keeper) Events(ctx context.Context, after int, give func(shim.Event) error) error {
-	k.events.readers.Add(1)
-	defer k.events.readers.Done()
 	for {
 		list, more, open := k.events.after(after)
 		for _, event := range list {

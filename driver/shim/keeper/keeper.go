@@ -83,10 +83,15 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 		k.undo()
 		return err
 	}
-	defer listener.Close()
-	go shim.Serve(ctx, listener, k.wish.ID, k, log)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		shim.Serve(ctx, listener, k.wish.ID, k, log)
+	}()
 	k.keep(ctx)
-	return k.finish()
+	err = errors.Join(k.finish(), listener.Close())
+	<-served
+	return err
 }
 
 // keep waits for the task's end.
@@ -136,7 +141,6 @@ func (k *keeper) finish() error {
 	}
 	k.events.close()
 	close(k.ended)
-	k.events.drain()
 	return err
 }
 

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +26,9 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asPlugin) != "" {
+		plugin(os.Args[1])
+	}
 	dir, err := os.MkdirTemp("", "shim")
 	if err != nil {
 		panic(err)
@@ -211,35 +213,3 @@ func eventually(t *testing.T, holds func() (bool, string)) {
 		}
 	}
 }
-
-func TestExit(t *testing.T) {
-	for _, test := range []struct {
-		name string
-		args []string
-		want driver.Exit
-	}{
-		{"tells the exit code", []string{"exit", "7"}, driver.Exit{Code: 7}},
-		{"tells success", []string{"echo", "hello"}, driver.Exit{}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			b := newBox(t, test.args...).start()
-			exit := b.wait()
-			if exit.Code != test.want.Code || exit.Signal != test.want.Signal || exit.OOMKilled {
-				t.Errorf("exit is %+v, want %+v", exit, test.want)
-			}
-			if exit.Started.IsZero() || exit.Ended.Before(exit.Started) {
-				t.Errorf("times are wrong: %+v", exit)
-			}
-		})
-	}
-}
-
-func TestOutput(t *testing.T) {
-	b := newBox(t, "then", "--", "echo", "to", "out", "--", "err", "to", "err", "--", "id").start()
-	b.wait()
-	b.sees(b.out, "to out")
-	b.sees(b.errs, "to err")
-	b.sees(b.out, "2000")
-}
-
-var _ = strconv.Itoa
