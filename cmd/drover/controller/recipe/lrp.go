@@ -26,7 +26,7 @@ func LRP(p Platform, a App) (*models.DesiredLRP, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := ports(a.Droplet)
+	ports, err := a.Droplet.Ports()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func Annotation(a App) string {
 
 // Routes are an app's routes, for the routers that know how to read them.
 func Routes(p Platform, a App) (*models.Routes, error) {
-	ports, err := ports(a.Droplet)
+	ports, err := a.Droplet.Ports()
 	if err != nil {
 		return nil, err
 	}

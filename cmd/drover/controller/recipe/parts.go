@@ -208,8 +208,8 @@ func runUser(d Droplet) (string, error) {
 	return metadata.User, nil
 }
 
-// ports are those that an app listens on: the TCP ports that its image exposes, else 8080.
-func ports(d Droplet) ([]uint32, error) {
+// Ports are those that an app listens on: the TCP ports that its image exposes, else 8080.
+func (d Droplet) Ports() ([]uint32, error) {
 	metadata, err := d.metadata()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,91 @@
+package logs
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/nomad/api"
+)
+
+// nomad answers the few routes that a Reader needs, from what an allocation has written so far.
+func nomad(t *testing.T, written *atomic.Value) *api.Client {
+	t.Helper()
+	mux := http.NewServeMux()
+	answer := func(w http.ResponseWriter, value any) {
+		if err := json.NewEncoder(w).Encode(value); err != nil {
+			t.Error(err)
+		}
+	}
+	mux.HandleFunc("GET /v1/job/{job}/allocations", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, []api.AllocationListStub{
+			{ID: "a1", Name: "job.lrp[1]", TaskStates: map[string]*api.TaskState{"app": {StartedAt: time.Now()}}},
+			{ID: "pending", Name: "job.lrp[2]", TaskStates: map[string]*api.TaskState{}},
+		})
+	})
+	mux.HandleFunc("GET /v1/client/fs/logs/{alloc}", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("alloc") != "a1" || r.URL.Query().Get("type") == "stderr" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		offset, err := strconv.Atoi(r.URL.Query().Get("offset"))
+		if err != nil {
+			t.Error(err)
+		}
+		if text := written.Load().(string)[offset:]; text != "" {
+			answer(w, api.StreamFrame{Data: []byte(text)})
+		}
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	client, err := api.NewClient(&api.Config{Address: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func TestReader_printsWholeLinesOnce(t *testing.T) {
+	var written atomic.Value
+	var out bytes.Buffer
+	reader := New(nomad(t, &written), "job", "app", func(index int) string { return "APP/" + strconv.Itoa(index) }, &out)
+	reader.now = func() time.Time { return time.Unix(0, 0) }
+	for _, text := range []string{"one\ntw", "one\ntwo\n", "one\ntwo\n"} {
+		written.Store(text)
+		if err := reader.Read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "1970-01-01T00:00:00.00 [APP/1] OUT one\n1970-01-01T00:00:00.00 [APP/1] OUT two\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestReader_removesWhatConfusesATerminal(t *testing.T) {
+	var written atomic.Value
+	written.Store("a\rb\x07c\td\n")
+	var out bytes.Buffer
+	reader := New(nomad(t, &written), "job", "app", strconv.Itoa, &out)
+	if err := reader.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(out.String(), " OUT abc\td\n") {
+		t.Errorf("got %q", out.String())
+	}
+}
+
+func TestIndex(t *testing.T) {
+	for name, want := range map[string]int{"lrp-x.lrp[12]": 12, "plain": 0, "odd[x]": 0} {
+		if got := index(name); got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
+	}
+}
