@@ -8,6 +8,8 @@
 package plugin
 
 import (
+	"regexp"
+
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/hashicorp/nomad/plugins/drivers/fsisolation"
@@ -24,8 +26,22 @@ const handleVersion = 1
 
 func pluginInfo() *base.PluginInfoResponse {
 	return &base.PluginInfoResponse{
-		Type: base.PluginTypeDriver, PluginApiVersions: []string{drivers.ApiVersion010}, PluginVersion: driver.Version, Name: Name,
+		Type: base.PluginTypeDriver, PluginApiVersions: []string{drivers.ApiVersion010}, PluginVersion: pluginVersion(driver.Version), Name: Name,
 	}
+}
+
+var (
+	numbered     = regexp.MustCompile(`^v?[0-9]+\.[0-9]+`)
+	notInVersion = regexp.MustCompile(`[^0-9A-Za-z.-]+`)
+)
+
+// pluginVersion makes a version that Nomad can read: it takes nothing that does not begin with numbers, and a build
+// between releases is called by its commit.
+func pluginVersion(built string) string {
+	if numbered.MatchString(built) {
+		return built
+	}
+	return "0.0.0+" + notInVersion.ReplaceAllString(built, "-")
 }
 
 func capabilities() *drivers.Capabilities {

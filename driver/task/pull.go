@@ -87,3 +87,12 @@ func (s *start) progress(what string) func(image.Progress) {
 		s.event(what+": "+describeProgress(p), nil)
 	}
 }
+
+// describeProgress says how far a transfer has come.
+func describeProgress(p image.Progress) string {
+	const mb = 1e6
+	if p.Total <= 0 {
+		return fmt.Sprintf("%.1f MB so far", float64(p.Done)/mb)
+	}
+	return fmt.Sprintf("%d%% of %.1f MB", 100*p.Done/p.Total, float64(p.Total)/mb)
+}

@@ -1,0 +1,123 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+	"github.com/hashicorp/nomad/jobspec2"
+
+	"drover/driver"
+	"drover/driver/drivertest"
+)
+
+// TestDriver_jobs runs the hand-written examples of jobs/.
+func TestDriver_jobs(t *testing.T) {
+	stack := shellStack(t)
+	droplets := t.TempDir()
+	n := startDriverNode(t, 256, fmt.Sprintf(`
+    stack "debian" {
+      rootfs = %q
+    }
+    allow_host_paths = [%q]`, stack, droplets))
+
+	t.Run("image.hcl", func(t *testing.T) {
+		ref := n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}, Env: []string{"HELLO=there"}}), "team/web:1")
+		port := freePort(t)
+		job := parse(t, "image.hcl", "image="+ref, fmt.Sprintf(`args=["listen", "%d"]`, port), "network=host", fmt.Sprintf("port=%d", port))
+		n.await(t, n.start(t, job), "running")
+		awaitHTTP(t, fmt.Sprintf("http://127.0.0.1:%d/", port), "hello")
+	})
+	t.Run("droplet.hcl", func(t *testing.T) {
+		path := filepath.Join(droplets, "droplet.tar")
+		archive := drivertest.Tar(t, drivertest.Dir("app", 0o755), drivertest.File("app/start", 0o755, "#!/bin/bash\necho $GREETING from $PWD as $(id -un) on port $PORT\nexec sleep 600\n"))
+		if err := os.WriteFile(path, archive, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		alloc := n.start(t, parse(t, "droplet.hcl", "droplet="+path, "stack=debian", "command=./start"))
+		n.await(t, alloc, "running")
+		port := alloc.AllocatedResources.Shared.Ports[0].Value
+		n.awaitLog(t, alloc, "stdout", fmt.Sprintf("hello from /home/vcap/app as vcap on port %d\n", port))
+	})
+	t.Run("task.hcl", func(t *testing.T) {
+		alloc := n.start(t, parse(t, "task.hcl", "stack=debian"))
+		if state := n.await(t, alloc, "dead"); state.Failed {
+			t.Error(describe(state))
+		}
+		n.awaitLog(t, alloc, "stdout", "I am vcap\n")
+	})
+}
+
+// parse reads an example with variables, as `nomad job run -var` does.
+func parse(t *testing.T, name string, vars ...string) *nomad.Job {
+	t.Helper()
+	path := filepath.Join("..", "jobs", name)
+	body, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := jobspec2.ParseWithConfig(&jobspec2.ParseConfig{Path: path, Body: body, ArgVars: vars, Strict: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+// shellStack makes a small stack with a shell, from this machine's own programs.
+func shellStack(t *testing.T) string {
+	t.Helper()
+	root := drivertest.RootFS(t)[0].Dir
+	script := `set -e
+for program in bash sleep id; do
+  path=$(command -v $program)
+  cp --dereference "$path" "$1/bin/"
+  ldd "$path" | grep -o '/[^ ]*' | while read -r lib; do mkdir -p "$1$(dirname "$lib")"; cp --dereference "$lib" "$1$lib"; done
+done
+ln -s bash "$1/bin/sh"`
+	if out, err := exec.CommandContext(t.Context(), "/bin/bash", "-c", script, "bash", root).CombinedOutput(); err != nil {
+		t.Fatalf("make a stack: %v\n%s", err, out)
+	}
+	return root
+}
+
+// freePort returns a port of the loopback interface where nobody listens.
+func freePort(t *testing.T) int {
+	t.Helper()
+	_, port, err := net.SplitHostPort(deadAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
+}
+
+func awaitHTTP(t *testing.T, url, want string) {
+	t.Helper()
+	eventually(t, 20*time.Second, url+" does not answer", func() (bool, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			return false, err.Error()
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer func() { _ = res.Body.Close() }()
+		body, err := io.ReadAll(io.LimitReader(res.Body, 1<<16))
+		return err == nil && strings.Contains(string(body), want), string(body)
+	})
+}
