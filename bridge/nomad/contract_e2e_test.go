@@ -19,7 +19,9 @@ import (
 
 func startCluster(t *testing.T) *agent.Cluster {
 	t.Helper()
-	cluster, err := agent.Start(t.Context(), agent.Config{Dir: t.TempDir(), NoConsul: true})
+	cluster, err := agent.Start(t.Context(), agent.Config{
+		Dir: t.TempDir(), NoConsul: true, Extra: "plugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +38,15 @@ func startCluster(t *testing.T) *agent.Cluster {
 // startRuntime runs a Runtime until the test ends.
 func startRuntime(t *testing.T, client *api.Client) *nomad.Runtime {
 	t.Helper()
+	return startRuntimeAt(t, client, time.Now)
+}
+
+func startRuntimeAt(t *testing.T, client *api.Client, now func() time.Time) *nomad.Runtime {
+	t.Helper()
 	runtime, err := nomad.New(nomad.Config{
 		Client:  client,
 		Options: translate.Options{Services: translate.ServicesNomad, Network: "host"},
+		Now:     now,
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
