@@ -48,6 +48,7 @@ type keeper struct {
 	logs      *logs
 	log       *slog.Logger
 	started   time.Time
+	lifeline  *os.File // while it is open, the reaper of a container with Work knows that we live
 
 	events events
 
@@ -159,6 +160,9 @@ func (k *keeper) undo() {
 	}
 	if k.logs != nil {
 		k.logs.close()
+	}
+	if k.lifeline != nil {
+		k.lifeline.Close()
 	}
 }
 

@@ -79,7 +79,7 @@ func TestStop(t *testing.T) {
 		{"ends a task that listens", []string{"trap"}, "ready", 20 * time.Second, 0, 0},
 		{"kills a task that ignores the signal", []string{"sigignore"}, "ready", 300 * time.Millisecond, 137, 300 * time.Millisecond},
 		{"kills at once when there is no time", []string{"sigignore"}, "ready", 0, 137, 0},
-		{"kills what a task left running", []string{"fork", "5"}, "started 5", 300 * time.Millisecond, 137, 0},
+		{"takes along what a task left running", []string{"fork", "5"}, "started 5", 5 * time.Second, 2, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBox(t, test.args...).start()

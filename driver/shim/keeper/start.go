@@ -99,7 +99,14 @@ func (k *keeper) create() error {
 	}
 	process := runc.Process{Spec: spec.Process, Init: true, Stdout: k.logs.stdout, Stderr: k.logs.stderr}
 	if k.wish.Work != nil {
-		process.Stdout, process.Stderr = nil, nil
+		// Process 1 is the reaper, which learns from its standard input that we are no more.
+		read, write, err := os.Pipe()
+		if err != nil {
+			return fmt.Errorf("make pipe: %w", err)
+		}
+		defer read.Close()
+		k.lifeline = write
+		process.Stdin, process.Stdout, process.Stderr = read, nil, nil
 	}
 	k.init, err = k.container.Start(process)
 	return err
