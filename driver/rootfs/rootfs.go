@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,12 +59,13 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 	if err := dressUpper(filepath.Join(dir, "upper"), root.Layers[len(root.Layers)-1], ids); err != nil {
 		return "", err
 	}
+	layers := distinct(root.Layers)
 	maps := &idMaps{}
 	defer maps.close()
 	links := filepath.Join(dir, "l")
 	defer func() { err = errors.Join(err, detachAll(links)) }()
-	lower := make([]string, len(root.Layers)) // topmost first, as overlays want it
-	for n, layer := range root.Layers {
+	lower := make([]string, len(layers)) // topmost first, as overlays want it
+	for n, layer := range layers {
 		name := strconv.Itoa(n)
 		if err := bind(layer, ids, filepath.Join(links, name), maps); err != nil {
 			return "", fmt.Errorf("layer %s: %w", layer.Dir, err)
@@ -88,6 +90,18 @@ func check(root driver.RootFS) error {
 		}
 	}
 	return nil
+}
+
+// distinct leaves out layers that come again further up, since an overlay takes none twice: whatever the lower one
+// shows, the upper one does.
+func distinct(layers []driver.Layer) []driver.Layer {
+	var kept []driver.Layer
+	for n, layer := range layers {
+		if !slices.Contains(layers[n+1:], layer) {
+			kept = append(kept, layer)
+		}
+	}
+	return kept
 }
 
 // dressUpper gives the writable directory, which lends its attributes to /, those of the topmost layer's root.

@@ -48,6 +48,7 @@ func TestMount(t *testing.T) {
 	t.Run("writes to upper as the container's users", testWrites)
 	t.Run("hides what whiteouts name", testWhiteouts)
 	t.Run("mounts two hundred layers", testManyLayers)
+	t.Run("takes a layer twice", testTwice)
 	t.Run("leaves nothing but the overlay", testNothingElse)
 	t.Run("says so when a file system cannot map ids", testUnsupported)
 }
@@ -193,6 +194,15 @@ func testManyLayers(t *testing.T) {
 	entries, err := os.ReadDir(target)
 	if len(entries) != 200 || err != nil {
 		t.Errorf("%d files, %v", len(entries), err)
+	}
+}
+
+func testTwice(t *testing.T) {
+	twice, between := layer(t, storedRange(), map[string]uint32{"a": 0}), layer(t, storedRange(), map[string]uint32{"b": 0})
+	target, _ := mount(t, containerRange(), twice, between, twice)
+	entries, err := os.ReadDir(target)
+	if len(entries) != 2 || err != nil {
+		t.Errorf("%v, %v", entries, err)
 	}
 }
 

@@ -90,18 +90,17 @@ func (x *extractor) enterPrefix() error {
 	return nil
 }
 
-// parentMade dresses a directory that no entry asked for.
+// parentMade dresses a directory that no entry asked for. Of a layer, and of the way to a prefix, it is seen instead
+// of the directory that lower layers have there; so the ones that every system has are made as they are there.
 func (x *extractor) parentMade(made parentDir) error {
 	if err := x.next(); err != nil {
 		return err
 	}
-	if x.job.Whiteouts && (made.name == "tmp" || made.name == "var/tmp") {
-		// The layer is above one in which everybody may write here.
-		if err := unix.Fchmodat(made.parent, made.base, 0o777|unix.S_ISVTX, 0); err != nil {
-			return err
-		}
+	covers := x.job.Whiteouts || x.job.Prefix != ""
+	if covers && (made.name == "tmp" || made.name == "var/tmp") {
+		return unix.Fchmodat(made.parent, made.base, 0o777|unix.S_ISVTX, 0)
 	}
-	if owner := x.job.Owner; owner != nil && x.job.Prefix == "" {
+	if owner := x.job.Owner; owner != nil && (x.job.Prefix == "" || strings.HasPrefix(made.name, "home/")) {
 		err := unix.Fchownat(made.parent, made.base, int(owner.UID), int(owner.GID), unix.AT_SYMLINK_NOFOLLOW)
 		if err != nil {
 			return err

@@ -331,6 +331,20 @@ func TestExtract_zip(t *testing.T) {
 	}
 }
 
+func TestExtract_prefixBelowTmp(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	job := mine(Auto)
+	job.Prefix = "/tmp/lifecycle"
+	if _, err := extractTo(t, dir, job, simple(t)); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "tmp"))
+	if err != nil || info.Mode()&fs.ModePerm != 0o777 || info.Mode()&fs.ModeSticky == 0 {
+		t.Errorf("/tmp is %v, %v", info.Mode(), err)
+	}
+}
+
 // bomb is a gzip stream of zeros in one file, never whole in memory.
 func bomb(t *testing.T, size int64) io.Reader {
 	t.Helper()

@@ -179,6 +179,8 @@ func TestRun_ownership(t *testing.T) {
 		{"gives all to the job's owner, shifted", Job{IDs: stored(), Owner: vcap}, "f", 1_000_002_000, 1_000_002_000},
 		{"writes host ids without a range", Job{Owner: vcap}, "f", 2000, 2000},
 		{"gives the prefix to the owner", Job{IDs: stored(), Owner: vcap, Prefix: "/home/vcap"}, "home/vcap", 1_000_002_000, 1_000_002_000},
+		{"gives the prefix's parents in /home to the owner", Job{IDs: stored(), Owner: vcap, Prefix: "/home/vcap/app"}, "home/vcap", 1_000_002_000, 1_000_002_000},
+		{"gives the prefix's parents elsewhere to root", Job{IDs: stored(), Owner: vcap, Prefix: "/srv/a/b"}, "srv/a", 1_000_000_000, 1_000_000_000},
 		{"gives the prefix's parents to root", Job{IDs: stored(), Owner: vcap, Prefix: "/home/vcap"}, "home", 1_000_000_000, 1_000_000_000},
 	}
 	for _, row := range rows {

@@ -85,8 +85,9 @@ type Job struct {
 	Whiteouts bool `json:"whiteouts,omitempty"`
 	// Owner, when set, owns every entry, whatever the archive says.
 	Owner *Owner `json:"owner,omitempty"`
-	// Prefix is a directory below the destination that entries are put in. It is made when missing: its parents belong
-	// to root, it belongs to Owner. Links on the way are resolved as if the destination were /.
+	// Prefix is a directory below the destination that entries are put in. It is made when missing, and belongs to Owner
+	// then; its parents belong to root, but for those below /home, which belong to Owner, and /tmp is for everybody.
+	// Links on the way are resolved as if the destination were /.
 	Prefix string `json:"prefix,omitempty"`
 	// MaxBytes limits the inflated archive, and the sum of all files; zero means DefaultMaxBytes.
 	MaxBytes int64 `json:"max_bytes,omitempty"`

@@ -1,0 +1,122 @@
+// Package image keeps what containers are made of on a node: the layers of images, and archives such as droplets,
+// lifecycles and buildpacks, each unpacked once.
+//
+//	store, err := image.Open(image.Options{Dir: dir, Unpacker: []string{shim, "unpack"}, Stored: ids, Log: log})
+//	img, err := store.Pull(ctx, "registry.example.com/team/app:1", auth, progress)
+//	droplet, err := store.Fetch(ctx, image.Archive{URL: url, Checksum: sum, Prefix: "/home/vcap"}, progress)
+//	err = store.Lease(containerID, append(img.Layers, droplet))
+//
+// Bytes from outside are read once: they are hashed on their way to a confined child that unpacks them (package
+// unpack), below staging/, and get their name only when every digest was right. So what has a name is whole, also
+// after a SIGKILL, and what was left over is swept by the next Open. Whoever asks for the same thing at the same time
+// waits for one transfer; it is given up when nobody waits any more.
+//
+// On disk, below Options.Dir:
+//
+//	blobs/sha256/<hex>              manifests, indexes and configurations; verified whenever they are read
+//	layers/<first id>/sha256/<hex>  layers by diff id, for each range of ids that they were stored with
+//	archives/<hex>                  archives, by content and by where and to whom they are unpacked
+//	sources/<hex>.json              what is known of an archive's checksum or URL: its directory, ETag and date
+//	leases/<owner>.json             layers in use
+//	staging/                        unfinished work, of running processes only
+//
+// A reference with a digest whose content is here needs no network. A tag is always asked for. Errors name the image
+// or the archive, what happened, and what to do; they hold no query and no password of a URL. Recognise them with
+// errors.Is and IsTemporary.
+//
+// Credentials go to the registry that they are for, and from there to no other host. Link-local addresses, where
+// clouds answer with secrets, are never connected to. Plain http is spoken to registries on loopback and those that
+// the operator lists.
+package image
+
+import (
+	"errors"
+	"log/slog"
+
+	"drover/driver"
+)
+
+// Errors of Store, to be recognised with errors.Is.
+var (
+	// ErrBadReference is an image reference, URL or checksum that cannot be read.
+	ErrBadReference = errors.New("bad reference")
+	// ErrNotFound is an image or archive that its server does not have, or not for this node's platform.
+	ErrNotFound = errors.New("not found")
+	// ErrUnauthorized is a server that wants other credentials.
+	ErrUnauthorized = errors.New("not authorized")
+	// ErrUnreachable is a server that cannot be reached, is overloaded, or stopped sending.
+	ErrUnreachable = errors.New("unreachable")
+	// ErrRefused is a connection that is against this node's rules: plain http, or a link-local address.
+	ErrRefused = errors.New("refused")
+	// ErrChecksum is content that is not what was asked for.
+	ErrChecksum = errors.New("wrong checksum")
+	// ErrInvalid is content that cannot be used: damaged, too large, leading out of its directory, of an unknown kind.
+	ErrInvalid = errors.New("unusable content")
+	// ErrFull is a full disk.
+	ErrFull = errors.New("disk full")
+)
+
+// IsTemporary says whether the same call may succeed later without anybody changing anything.
+func IsTemporary(err error) bool {
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrFull)
+}
+
+// Options say how a Store works.
+type Options struct {
+	// Dir is where everything is kept; it is made when missing.
+	Dir string
+	// Unpacker is the command line of the program that calls unpack.Main.
+	Unpacker []string
+	// Stored is the range of ids that files are given on disk.
+	Stored driver.IDRange
+	// TLS adds a certificate authority to the system's, and a client certificate that is shown to servers that ask.
+	TLS driver.TLSFiles
+	// Insecure lists registries (host:port) that are spoken to in plain http. Loopback always may.
+	Insecure []string
+	// Log gets one line for each transfer; nil means none.
+	Log *slog.Logger
+}
+
+// Auth is a user of a registry.
+type Auth struct {
+	Username, Password string
+	// ServerAddress is the registry that the credentials are for; empty means the image's own.
+	ServerAddress string
+}
+
+// Progress is how far a transfer has come, in bytes as they are transferred. Total is 0 while it is unknown.
+type Progress struct {
+	Done, Total int64
+}
+
+// Image is an image that is on this node.
+type Image struct {
+	// Ref is the reference in full, with the digest.
+	Ref string
+	// Digest of the manifest for this node's platform.
+	Digest string
+	Config driver.ImageConfig
+	// Layers, lowest first.
+	Layers []driver.Layer
+}
+
+// Archive is a tar, tgz, tar.zst or zip file to be used as a layer.
+type Archive struct {
+	// URL (http or https) or absolute path on this node.
+	URL string
+	// Checksum is "sha256:", "sha1:" or "md5:" and hexadecimal digits. When empty, the URL is asked every time, whether
+	// it has changed since.
+	Checksum string
+	// Format is one of the constants of package unpack; empty means by content.
+	Format string
+	// Prefix is the directory in the container that the archive is unpacked to. Directories above it belong to root,
+	// but for those below /home, which belong to the owner, and are sticky where everybody may write, as /tmp is.
+	Prefix string
+	// UID and GID own everything, as the container counts them; nil keeps what the archive says.
+	UID, GID *uint32
+	// CacheKey names the archive when its URL's query is different each time.
+	CacheKey string
+}
+
+// Directory returns a directory of files that belong to host ids as a layer.
+func Directory(path string) driver.Layer { return driver.Layer{Dir: path} }

@@ -1,0 +1,268 @@
+package image
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+
+	"drover/driver"
+	"drover/driver/unpack"
+)
+
+// Store keeps images and archives of one node. Several may share a directory, in one process or in many.
+type Store struct {
+	options   Options
+	log       *slog.Logger
+	transport *guard // for registries
+	client    *http.Client
+	flights   flights
+	staging   string
+	lock      *os.File // of staging
+	tune      tuning
+}
+
+// tuning holds times that tests make shorter.
+type tuning struct {
+	idle    time.Duration // without a byte, after which a transfer is given up
+	answer  time.Duration // for small requests
+	backoff time.Duration // before the second of three tries; doubled then
+	watch   time.Duration // between calls of progress functions
+}
+
+// dirs are the directories below Options.Dir.
+func dirs() []string { return []string{"blobs", "layers", "archives", "sources", "leases", "staging"} }
+
+// Open makes or opens a store, and removes what dead processes have left unfinished.
+func Open(options Options) (*Store, error) {
+	if !filepath.IsAbs(options.Dir) || len(options.Unpacker) == 0 {
+		return nil, errors.New("open image store: it needs an absolute directory and an unpacker")
+	}
+	for _, name := range dirs() {
+		if err := os.MkdirAll(filepath.Join(options.Dir, name), 0o711); err != nil {
+			return nil, fmt.Errorf("open image store: %w", err)
+		}
+	}
+	s := &Store{
+		options: options, log: options.Log,
+		tune: tuning{idle: 2 * time.Minute, answer: time.Minute, backoff: time.Second, watch: 250 * time.Millisecond},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	base, err := newTransport(options.TLS)
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	s.transport = &guard{inner: base, plain: slices.Clone(options.Insecure)}
+	s.client = &http.Client{Transport: base}
+	if err := s.openStaging(); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	return s, nil
+}
+
+// Close gives the store's unfinished work up. Only tests need it: the next Open does the same.
+func (s *Store) Close() error {
+	s.client.CloseIdleConnections()
+	return errors.Join(os.RemoveAll(s.staging), s.lock.Close())
+}
+
+// openStaging makes this process's directory for unfinished work, locked as long as the process lives, and removes
+// those that nobody holds.
+func (s *Store) openStaging() error {
+	parent := filepath.Join(s.options.Dir, "staging")
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := sweep(filepath.Join(parent, entry.Name())); err != nil {
+			s.log.Warn("cannot remove unfinished work", "dir", entry.Name(), "error", err)
+		}
+	}
+	if s.staging, err = os.MkdirTemp(parent, "p"); err != nil {
+		return err
+	}
+	if s.lock, err = os.Open(s.staging); err != nil {
+		return err
+	}
+	return unix.Flock(int(s.lock.Fd()), unix.LOCK_EX)
+}
+
+func sweep(dir string) error {
+	held, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Close() }()
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil //nolint:nilerr // somebody works there
+	}
+	return os.RemoveAll(dir)
+}
+
+// stage makes a directory for one transfer, and one in it for the tree.
+func (s *Store) stage() (dir, tree string, err error) {
+	if dir, err = os.MkdirTemp(s.staging, "t"); err != nil {
+		return "", "", err
+	}
+	tree = filepath.Join(dir, "tree")
+	err = os.Mkdir(tree, 0o755)
+	return dir, tree, err
+}
+
+// publish gives a finished tree its name. When another process was faster, its tree is as good.
+func publish(tree, final string) error {
+	if err := os.MkdirAll(filepath.Dir(final), 0o711); err != nil {
+		return err
+	}
+	held, err := os.Open(tree)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Close() }()
+	if err := unix.Syncfs(int(held.Fd())); err != nil { // a name must not outlive a power cut that its files did not
+		return fmt.Errorf("sync: %w", err)
+	}
+	err = os.Rename(tree, final)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil
+	}
+	return err
+}
+
+func isDir(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
+}
+
+// layerDir is where a layer with this diff id is or will be.
+func (s *Store) layerDir(diffID v1.Hash) string {
+	return filepath.Join(s.options.Dir, "layers", strconv.FormatUint(uint64(s.options.Stored.Host), 10), diffID.Algorithm, diffID.Hex)
+}
+
+// job is an unpack.Job into a staged tree.
+func (s *Store) job(tree string) unpack.Job {
+	return unpack.Job{Dest: tree, IDs: s.options.Stored}
+}
+
+// readBlob returns a manifest or configuration that is here and what it says it is.
+func (s *Store) readBlob(digest v1.Hash) ([]byte, bool) {
+	raw, err := os.ReadFile(s.blobPath(digest))
+	if err != nil {
+		return nil, false
+	}
+	sum, err := v1.Hasher(digest.Algorithm)
+	if err != nil {
+		return nil, false
+	}
+	sum.Write(raw)
+	return raw, fmt.Sprintf("%x", sum.Sum(nil)) == digest.Hex
+}
+
+func (s *Store) writeBlob(digest v1.Hash, raw []byte) error {
+	if old, ok := s.readBlob(digest); ok && bytes.Equal(old, raw) {
+		return nil
+	}
+	return s.writeFile(s.blobPath(digest), raw)
+}
+
+func (s *Store) blobPath(digest v1.Hash) string {
+	return filepath.Join(s.options.Dir, "blobs", digest.Algorithm, digest.Hex)
+}
+
+// writeFile writes a file so that it is there whole or not at all.
+func (s *Store) writeFile(path string, raw []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(s.staging, "f") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(raw)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+	}
+	return err
+}
+
+// leasePath names an owner's lease file.
+func (s *Store) leasePath(owner string) (string, error) {
+	if !regexp.MustCompile(`^[A-Za-z0-9_.-]{1,200}$`).MatchString(owner) {
+		return "", fmt.Errorf("lease layers: %q is no name of an owner", owner)
+	}
+	return filepath.Join(s.options.Dir, "leases", owner+".json"), nil
+}
+
+// Lease notes on disk that an owner, such as a container, uses the layers. It replaces the owner's earlier lease.
+func (s *Store) Lease(owner string, layers []driver.Layer) error {
+	path, err := s.leasePath(owner)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(layers)
+	if err != nil {
+		return fmt.Errorf("lease layers for %s: %w", owner, err)
+	}
+	if err := s.writeFile(path, raw); err != nil {
+		return explain("lease layers for "+owner, err)
+	}
+	return nil
+}
+
+// Release ends an owner's lease; that there is none is no error.
+func (s *Store) Release(owner string) error {
+	path, err := s.leasePath(owner)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("release layers of %s: %w", owner, err)
+	}
+	return nil
+}
+
+// Usage is what a store holds and what room there is.
+type Usage struct {
+	Layers, Archives, Leases int
+	// FreeBytes and TotalBytes are of the store's file system.
+	FreeBytes, TotalBytes uint64
+}
+
+// Usage counts what is here. It does not walk trees.
+func (s *Store) Usage() (Usage, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(s.options.Dir, &stat); err != nil {
+		return Usage{}, fmt.Errorf("look at image store: %w", err)
+	}
+	unit := uint64(stat.Bsize) //nolint:gosec // a block size is positive
+	usage := Usage{FreeBytes: stat.Bavail * unit, TotalBytes: stat.Blocks * unit}
+	for pattern, count := range map[string]*int{"layers/*/*/*": &usage.Layers, "archives/*": &usage.Archives, "leases/*": &usage.Leases} {
+		found, err := filepath.Glob(filepath.Join(s.options.Dir, pattern))
+		if err != nil {
+			return Usage{}, fmt.Errorf("look at image store: %w", err)
+		}
+		*count = len(found)
+	}
+	return usage, nil
+}

@@ -1,0 +1,554 @@
+//go:build root
+
+package image
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/sys/unix"
+
+	"drover/driver"
+	"drover/driver/drivertest"
+)
+
+// real makes a store that unpacks.
+func real(t testing.TB, change func(*Options)) *Store {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open(t, func(o *Options) {
+		o.Unpacker = []string{self, asHelper}
+		if change != nil {
+			change(o)
+		}
+	})
+}
+
+// nothingLeft fails when a store holds a layer, an archive or unfinished work.
+func nothingLeft(t *testing.T, s *Store) {
+	t.Helper()
+	usage, err := s.Usage()
+	if err != nil || usage.Layers != 0 || usage.Archives != 0 {
+		t.Errorf("left behind: %+v, %v", usage, err)
+	}
+	entries, err := os.ReadDir(s.staging)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+// proxy stands before a registry, and may change its answers.
+type proxy struct {
+	host  string
+	blobs atomic.Int32
+	all   atomic.Int32
+}
+
+func newProxy(t *testing.T, upstream string, change func(http.ResponseWriter, *http.Request) bool) *proxy {
+	t.Helper()
+	p := &proxy{}
+	forward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: upstream})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.all.Add(1)
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			p.blobs.Add(1)
+		}
+		if change == nil || !change(w, r) {
+			forward.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	p.host = strings.TrimPrefix(server.URL, "http://")
+	return p
+}
+
+func sample(t *testing.T) v1.Image {
+	t.Helper()
+	config := driver.ImageConfig{Env: []string{"A=b"}, User: "vcap", Entrypoint: []string{"/bin/probe"}, Cmd: []string{"env"}, WorkingDir: "/srv",
+		StopSignal: "SIGINT", ExposedPorts: []string{"53/udp", "8080/tcp"}}
+	return drivertest.Image(t, config,
+		drivertest.Tar(t, drivertest.Dir("etc", 0o755), drivertest.File("etc/a", 0o644, "1"), drivertest.File("etc/gone", 0o644, "1")),
+		drivertest.Tar(t, drivertest.File("etc/.wh.gone", 0o644, ""), drivertest.File("srv/b", 0o600, strings.Repeat("2", 1<<20)).Owned(2000, 2000)))
+}
+
+func TestPull(t *testing.T) {
+	s := real(t, nil)
+	front := newProxy(t, drivertest.Serve(t), nil)
+	image := sample(t)
+	ref := drivertest.Push(t, front.host, "team/app:1", image)
+	var last Progress
+	got, err := s.Pull(t.Context(), ref, nil, func(p Progress) { last = p })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := driver.ImageConfig{Env: []string{"A=b"}, User: "vcap", Entrypoint: []string{"/bin/probe"}, Cmd: []string{"env"}, WorkingDir: "/srv",
+		StopSignal: "SIGINT", ExposedPorts: []string{"53/udp", "8080/tcp"}}
+	if diff := cmp.Diff(want, got.Config); diff != "" {
+		t.Error(diff)
+	}
+	digest, err := image.Digest()
+	if err != nil || got.Digest != digest.String() || got.Ref != front.host+"/team/app@"+digest.String() {
+		t.Errorf("got %s and %s, %v", got.Ref, got.Digest, err)
+	}
+	if last.Done == 0 || last.Done != last.Total {
+		t.Errorf("the last progress was %+v", last)
+	}
+	var stat unix.Stat_t
+	if err := unix.Lstat(filepath.Join(got.Layers[1].Dir, "srv/b"), &stat); err != nil || stat.Uid != 1e9+2000 || stat.Size != 1<<20 {
+		t.Errorf("owner %d, size %d, %v", stat.Uid, stat.Size, err)
+	}
+	if err := unix.Lstat(filepath.Join(got.Layers[1].Dir, "etc/gone"), &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFCHR {
+		t.Errorf("a whiteout is %o, %v", stat.Mode, err)
+	}
+
+	front.all.Store(0)
+	again, err := s.Pull(t.Context(), got.Ref, nil, nil)
+	if err != nil || front.all.Load() != 0 {
+		t.Errorf("a pinned image that is here took %d requests, %v", front.all.Load(), err)
+	}
+	if diff := cmp.Diff(got, again); diff != "" {
+		t.Error(diff)
+	}
+	second := real(t, func(o *Options) { o.Dir = s.options.Dir })
+	if again, err = second.Pull(t.Context(), got.Ref, nil, nil); err != nil || front.all.Load() != 0 {
+		t.Errorf("after a restart: %d requests, %v", front.all.Load(), err)
+	}
+	if err := os.RemoveAll(again.Layers[0].Dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = s.Pull(t.Context(), got.Ref, nil, nil); err != nil || !isDir(got.Layers[0].Dir) {
+		t.Errorf("a layer that is missing was not pulled again: %v", err)
+	}
+}
+
+func TestPull_index(t *testing.T) {
+	host := drivertest.Serve(t)
+	image := sample(t)
+	index := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: drivertest.Image(t, driver.ImageConfig{}, drivertest.Tar(t)), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
+		mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
+		mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}})
+	ref, err := name.ParseReference(host + "/team/multi:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(ref, index, remote.WithContext(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	got, err := real(t, nil).Pull(t.Context(), ref.Name(), nil, nil)
+	digest, _ := image.Digest()
+	if err != nil || got.Digest != digest.String() {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestPull_once(t *testing.T) {
+	s := real(t, nil)
+	front := newProxy(t, drivertest.Serve(t), nil)
+	ref := drivertest.Push(t, front.host, "team/app:1", sample(t))
+	front.blobs.Store(0)
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			if _, err := s.Pull(t.Context(), ref, nil, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	// The configuration is small and may be read by each; the two layers are read once.
+	if got := front.blobs.Load(); got > 22 {
+		t.Errorf("%d blobs were read by 20 pulls of two layers", got)
+	}
+}
+
+func TestPull_badContent(t *testing.T) {
+	upstream := drivertest.Serve(t)
+	image := sample(t)
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, _ := layers[1].Digest()
+	other, err := layers[0].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := io.ReadAll(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drivertest.Push(t, upstream, "team/app:1", image)
+	var attempts atomic.Int32
+	for _, row := range []struct {
+		name   string
+		answer func(http.ResponseWriter, *http.Request)
+		want   error
+	}{
+		{"another layer's bytes", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(good) }, ErrChecksum},
+		{"no bytes", func(http.ResponseWriter, *http.Request) {}, nil},
+		{"garbage", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, strings.Repeat("garbage", 1000))
+		}, nil},
+		{"more than announced", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Transfer-Encoding", "chunked")
+			_, _ = io.Copy(w, io.LimitReader(endless{}, 64<<20))
+		}, nil},
+		{"an answer that is cut", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100000")
+			_, _ = w.Write(good)
+		}, ErrUnreachable},
+		{"nothing more after some bytes", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write(good[:10])
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, ErrUnreachable},
+		{"not found", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, ErrNotFound},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := real(t, nil)
+			front := newProxy(t, upstream, func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasSuffix(r.URL.Path, "/blobs/"+digest.String()) {
+					return false
+				}
+				attempts.Add(1)
+				row.answer(w, r)
+				return true
+			})
+			_, err := s.Pull(t.Context(), front.host+"/team/app:1", nil, nil)
+			if err == nil || row.want != nil && !errors.Is(err, row.want) {
+				t.Errorf("got %v, want %v", err, row.want)
+			}
+			if isDir(s.layerDir(mustDiffID(t, layers[1]))) {
+				t.Error("the layer is used")
+			}
+			entries, err := os.ReadDir(s.staging)
+			if err != nil || len(entries) != 0 {
+				t.Errorf("left behind: %v, %v", entries, err)
+			}
+		})
+	}
+}
+
+func mustDiffID(t *testing.T, layer v1.Layer) v1.Hash {
+	t.Helper()
+	diffID, err := layer.DiffID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return diffID
+}
+
+func TestPull_wrongDiffID(t *testing.T) {
+	host := drivertest.Serve(t)
+	image := sample(t)
+	file, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.RootFS.DiffIDs[1] = mustHash(t, "sha256:"+strings.Repeat("ab", 32))
+	lying, err := mutate.ConfigFile(image, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := real(t, nil)
+	if _, err := s.Pull(t.Context(), drivertest.Push(t, host, "team/lie:1", lying), nil, nil); !errors.Is(err, ErrChecksum) {
+		t.Errorf("got %v", err)
+	}
+	if isDir(s.layerDir(file.RootFS.DiffIDs[1])) {
+		t.Error("the layer is used")
+	}
+}
+
+func TestPull_recoversFromACut(t *testing.T) {
+	var cut atomic.Bool
+	front := newProxy(t, drivertest.Serve(t), func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || cut.Swap(true) {
+			return false
+		}
+		w.Header().Set("Content-Length", "100000")
+		_, _ = io.WriteString(w, "x")
+		return true
+	})
+	ref := drivertest.Push(t, front.host, "team/app:1", drivertest.Image(t, driver.ImageConfig{}, drivertest.Tar(t, drivertest.File("a", 0o644, "1"))))
+	s := real(t, nil)
+	if _, err := s.Pull(t.Context(), ref, nil, nil); err != nil && !IsTemporary(err) {
+		t.Error(err)
+	}
+	if _, err := s.Pull(t.Context(), ref, nil, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPull_private(t *testing.T) {
+	front := newProxy(t, drivertest.Serve(t), func(w http.ResponseWriter, r *http.Request) bool {
+		if user, password, _ := r.BasicAuth(); r.Method == http.MethodGet && (user != "u" || password != "right") {
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(401)
+			return true
+		}
+		return false
+	})
+	ref := front.host + "/team/app:1"
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := authenticator(parsed, &Auth{Username: "u", Password: "right"})
+	if err := remote.Write(parsed, sample(t), remote.WithAuth(login)); err != nil {
+		t.Fatal(err)
+	}
+	s := real(t, nil)
+	for _, auth := range []*Auth{nil, {Username: "u", Password: "wrong-secret"}, {Username: "u", Password: "right", ServerAddress: "elsewhere.example.com"}} {
+		if _, err := s.Pull(t.Context(), ref, auth, nil); !errors.Is(err, ErrUnauthorized) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := s.Pull(t.Context(), ref, &Auth{Username: "u", Password: "right"}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPull_diskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s := real(t, func(o *Options) { o.Dir = filepath.Join(dir, "images") })
+	big := strings.Repeat("0123456789abcdef", 1<<19)
+	ref := drivertest.Push(t, drivertest.Serve(t), "team/big:1", drivertest.Image(t, driver.ImageConfig{}, drivertest.Tar(t, drivertest.File("big", 0o644, big))))
+	_, err := s.Pull(t.Context(), ref, nil, nil)
+	if !errors.Is(err, ErrFull) || !IsTemporary(err) || !strings.Contains(err.Error(), ref) {
+		t.Errorf("got %v", err)
+	}
+	nothingLeft(t, s)
+}
+
+func TestPull_cancelled(t *testing.T) {
+	stuck := make(chan struct{}, 8)
+	front := newProxy(t, drivertest.Serve(t), func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && r.URL.Query().Get("x") == "" && strings.Contains(r.Header.Get("User-Agent"), "drover") {
+			stuck <- struct{}{}
+			<-r.Context().Done()
+			return true
+		}
+		return false
+	})
+	ref := drivertest.Push(t, front.host, "team/app:1", sample(t))
+	s := real(t, nil)
+	s.tune.answer = time.Minute
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("nobody waits")
+	go func() {
+		<-stuck
+		cancel(gone)
+	}()
+	if _, err := s.Pull(ctx, ref, nil, nil); !errors.Is(err, gone) {
+		t.Errorf("got %v", err)
+	}
+	nothingLeft(t, s)
+}
+
+// droplet is a gzipped tar with one file.
+func droplet(t testing.TB, content string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	if _, err := w.Write(drivertest.Tar(t, drivertest.Dir("./app", 0o755), drivertest.File("./app/file", 0o644, content))); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// blobstore serves one droplet with an ETag, and counts.
+type blobstore struct {
+	url    string
+	body   atomic.Pointer[[]byte]
+	bodies atomic.Int32
+	asked  atomic.Int32
+}
+
+func newBlobstore(t *testing.T, raw []byte) *blobstore {
+	t.Helper()
+	b := &blobstore{}
+	b.body.Store(&raw)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.asked.Add(1)
+		raw := *b.body.Load()
+		tag := fmt.Sprintf("%q", fmt.Sprintf("%x", sha256.Sum256(raw)))
+		w.Header().Set("ETag", tag)
+		if r.Header.Get("If-None-Match") == tag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		b.bodies.Add(1)
+		_, _ = w.Write(raw)
+	}))
+	t.Cleanup(server.Close)
+	b.url = server.URL + "/droplets/1?sig="
+	return b
+}
+
+func TestFetch(t *testing.T) {
+	raw := droplet(t, "one")
+	store := newBlobstore(t, raw)
+	s := real(t, nil)
+	vcap := uint32(driver.VcapID)
+	archive := Archive{URL: store.url + "a", Checksum: fmt.Sprintf("sha256:%x", sha256.Sum256(raw)), Prefix: "/home/vcap", UID: &vcap, GID: &vcap}
+	layer, err := s.Fetch(t.Context(), archive, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, owner := range map[string]uint32{"": 0, "home": 0, "home/vcap": 2000, "home/vcap/app": 2000, "home/vcap/app/file": 2000} {
+		var stat unix.Stat_t
+		if err := unix.Lstat(filepath.Join(layer.Dir, file), &stat); err != nil || stat.Uid != 1e9+owner || stat.Gid != 1e9+owner {
+			t.Errorf("/%s belongs to %d:%d, %v", file, stat.Uid, stat.Gid, err)
+		}
+	}
+	archive.URL = store.url + "another-signature"
+	store.asked.Store(0)
+	again, err := s.Fetch(t.Context(), archive, nil)
+	if err != nil || again != layer || store.asked.Load() != 0 {
+		t.Errorf("a droplet that is here: %+v, %d requests, %v", again, store.asked.Load(), err)
+	}
+	archive.Prefix = "/srv"
+	if other, err := s.Fetch(t.Context(), archive, nil); err != nil || other == layer {
+		t.Errorf("elsewhere: %+v, %v", other, err)
+	}
+}
+
+func TestFetch_checksums(t *testing.T) {
+	raw := droplet(t, "one")
+	store := newBlobstore(t, raw)
+	s := real(t, nil)
+	for _, good := range []string{
+		fmt.Sprintf("sha256:%x", sha256.Sum256(raw)), fmt.Sprintf("sha1:%x", sha1.Sum(raw)), fmt.Sprintf("md5:%X", md5.Sum(raw)),
+	} {
+		if _, err := s.Fetch(t.Context(), Archive{URL: store.url, Checksum: good}, nil); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	fresh := real(t, nil)
+	for kind, digits := range map[string]int{"sha256": 64, "sha1": 40, "md5": 32} {
+		_, err := fresh.Fetch(t.Context(), Archive{URL: store.url + "secret", Checksum: kind + ":" + strings.Repeat("a", digits)}, nil)
+		if !errors.Is(err, ErrChecksum) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v", kind, err)
+		}
+	}
+	nothingLeft(t, fresh)
+}
+
+func TestFetch_revalidates(t *testing.T) {
+	store := newBlobstore(t, droplet(t, "one"))
+	s := real(t, nil)
+	archive := Archive{URL: store.url, Prefix: "/home/vcap"}
+	first, err := s.Fetch(t.Context(), archive, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := s.Fetch(t.Context(), archive, nil)
+	if err != nil || same != first || store.bodies.Load() != 1 || store.asked.Load() != 2 {
+		t.Errorf("%d bodies in %d requests, %v", store.bodies.Load(), store.asked.Load(), err)
+	}
+	next := droplet(t, "two")
+	store.body.Store(&next)
+	changed, err := s.Fetch(t.Context(), archive, nil)
+	if err != nil || changed == first {
+		t.Errorf("a changed archive was not fetched: %v", err)
+	}
+	content, err := os.ReadFile(filepath.Join(changed.Dir, "home/vcap/app/file"))
+	if string(content) != "two" {
+		t.Errorf("got %q, %v", content, err)
+	}
+}
+
+func TestFetch_files(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "droplet.tgz")
+	if err := os.WriteFile(path, droplet(t, "one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := real(t, nil)
+	first, err := s.Fetch(t.Context(), Archive{URL: path}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := s.Fetch(t.Context(), Archive{URL: path}, nil); err != nil || same != first {
+		t.Errorf("%+v, %v", same, err)
+	}
+	if err := os.WriteFile(path, droplet(t, "second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if next, err := s.Fetch(t.Context(), Archive{URL: path}, nil); err != nil || next == first {
+		t.Errorf("a changed file was not read: %v", err)
+	}
+}
+
+func TestFetch_hostile(t *testing.T) {
+	s := real(t, nil)
+	for name, raw := range map[string][]byte{
+		"climbs out": drivertest.Tar(t, drivertest.File("../evil", 0o644, "x")),
+		"is damaged": droplet(t, "one")[:40],
+		"is HTML":    []byte("<html>" + strings.Repeat("sorry ", 500)),
+	} {
+		if _, err := s.Fetch(t.Context(), Archive{URL: newBlobstore(t, raw).url}, nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	nothingLeft(t, s)
+}
+
+func BenchmarkPull(b *testing.B) {
+	var entries []drivertest.Entry
+	body := strings.Repeat("some text that can be packed, 0123456789\n", 200)
+	for dir := range 40 {
+		for file := range 50 {
+			entries = append(entries, drivertest.File(fmt.Sprintf("usr/lib/d%d/f%d", dir, file), 0o644, body[file:]))
+		}
+	}
+	raw := drivertest.Tar(b, entries...)
+	ref := drivertest.Push(b, drivertest.Serve(b), "bench/layer:1", drivertest.Image(b, driver.ImageConfig{}, raw))
+	s := real(b, nil)
+	b.SetBytes(int64(len(raw)))
+	for b.Loop() {
+		if _, err := s.Pull(b.Context(), ref, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := os.RemoveAll(filepath.Join(s.options.Dir, "layers")); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}

@@ -1,0 +1,130 @@
+package image
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"drover/driver"
+)
+
+// newTransport makes the HTTP transport for registries and archives.
+func newTransport(files driver.TLSFiles) (*http.Transport, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if files.CA != "" {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		pem, err := os.ReadFile(files.CA)
+		if err != nil {
+			return nil, fmt.Errorf("read certificate authority: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("certificate authority %s holds no PEM certificate", files.CA)
+		}
+		config.RootCAs = pool
+	}
+	if files.Cert != "" {
+		if _, err := tls.LoadX509KeyPair(files.Cert, files.Key); err != nil {
+			return nil, fmt.Errorf("read client certificate: %w", err)
+		}
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(files.Cert, files.Key) // again each time: it may have been renewed
+			return &pair, err
+		}
+	}
+	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second, Control: refuseLinkLocal}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		TLSClientConfig:       config,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: time.Minute,
+		ExpectContinueTimeout: time.Second,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   4,
+		IdleConnTimeout:       90 * time.Second,
+		DisableCompression:    true, // what is hashed is what is sent
+	}, nil
+}
+
+// refuseLinkLocal keeps names and redirects of strangers away from the addresses where clouds hand out credentials.
+func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("%w: address %q", ErrRefused, address)
+	}
+	if ip := at.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip == netip.MustParseAddr("fd00:ec2::254") {
+		return fmt.Errorf("%w: %s is a link-local address", ErrRefused, ip)
+	}
+	return nil
+}
+
+// guard is what requests to registries pass, redirected ones too.
+type guard struct {
+	inner http.RoundTripper
+	plain []string
+}
+
+// limitKey is the key of a context's bound for the size of answers.
+type limitKey struct{}
+
+// withLimit bounds the answers to requests made with the context.
+func withLimit(ctx context.Context, limit int64) context.Context {
+	return context.WithValue(ctx, limitKey{}, limit)
+}
+
+// RoundTrip refuses plain http where it is not allowed, and bounds the answer.
+func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme != "https" && !g.plainAllowed(request.URL.Host) {
+		return nil, fmt.Errorf("%w: %s does not speak https; an operator can list it as an insecure registry", ErrRefused, request.URL.Host)
+	}
+	answer, err := g.inner.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	if limit, ok := request.Context().Value(limitKey{}).(int64); ok {
+		answer.Body = &bounded{ReadCloser: answer.Body, left: limit}
+	}
+	return answer, nil
+}
+
+func (g *guard) plainAllowed(host string) bool {
+	if slices.Contains(g.plain, host) {
+		return true
+	}
+	name := host
+	if only, _, err := net.SplitHostPort(host); err == nil {
+		name = only
+	}
+	if name == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil && ip.IsLoopback()
+}
+
+// bounded is a body that fails when it is larger than allowed.
+type bounded struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("%w: the answer is larger than allowed", ErrInvalid)
+	}
+	return n, err
+}
