@@ -56,8 +56,8 @@ func (e Entry) Owned(uid, gid int) Entry {
 }
 
 // Tar writes an archive of the entries, in order, with no check of what they say.
-func Tar(t testing.TB, entries ...Entry) []byte {
-	t.Helper()
+func Tar(tb testing.TB, entries ...Entry) []byte {
+	tb.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, entry := range entries {
@@ -66,24 +66,24 @@ func Tar(t testing.TB, entries ...Entry) []byte {
 			header.Size = int64(len(entry.Body))
 		}
 		if err := w.WriteHeader(&header); err != nil {
-			t.Fatalf("tar header %s: %v", header.Name, err)
+			tb.Fatalf("tar header %s: %v", header.Name, err)
 		}
 		if _, err := w.Write(entry.Body); err != nil {
-			t.Fatalf("tar body %s: %v", header.Name, err)
+			tb.Fatalf("tar body %s: %v", header.Name, err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.Bytes()
 }
 
 // RootFSTar is what RootFS makes, as an image layer.
-func RootFSTar(t testing.TB) []byte {
-	t.Helper()
-	probe, err := os.ReadFile(BuildProgram(t, ProbePackage))
+func RootFSTar(tb testing.TB) []byte {
+	tb.Helper()
+	probe, err := os.ReadFile(BuildProgram(tb, ProbePackage))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var entries []Entry
 	for _, dir := range []string{"bin", "dev", "etc", "home", "proc", "root", "run", "sys", "usr", "var"} {
@@ -91,31 +91,31 @@ func RootFSTar(t testing.TB) []byte {
 	}
 	entries = append(entries, Dir("tmp", 0o1777), Dir("home/vcap", 0o755).Owned(driver.VcapID, driver.VcapID))
 	entries = append(entries, File("bin/probe", 0o755, string(probe)))
-	return Tar(t, append(entries, users()...)...)
+	return Tar(tb, append(entries, users()...)...)
 }
 
 // RootFSImage is an image of one layer: what RootFS makes.
-func RootFSImage(t testing.TB, config driver.ImageConfig) v1.Image {
-	t.Helper()
-	return Image(t, config, RootFSTar(t))
+func RootFSImage(tb testing.TB, config driver.ImageConfig) v1.Image {
+	tb.Helper()
+	return Image(tb, config, RootFSTar(tb))
 }
 
 // Image makes an image for linux on this machine's architecture of uncompressed layers, lowest first.
-func Image(t testing.TB, config driver.ImageConfig, layers ...[]byte) v1.Image {
-	t.Helper()
+func Image(tb testing.TB, config driver.ImageConfig, layers ...[]byte) v1.Image {
+	tb.Helper()
 	image := empty.Image
 	for _, raw := range layers {
 		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil })
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if image, err = mutate.AppendLayers(image, layer); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	file, err := image.ConfigFile()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	file = file.DeepCopy()
 	file.OS, file.Architecture = "linux", runtime.GOARCH
@@ -127,28 +127,28 @@ func Image(t testing.TB, config driver.ImageConfig, layers ...[]byte) v1.Image {
 		file.Config.ExposedPorts[port] = struct{}{}
 	}
 	if image, err = mutate.ConfigFile(image, file); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return image
 }
 
 // Serve starts an empty in-memory registry on loopback that speaks plain http, and returns its host:port.
-func Serve(t testing.TB) string {
-	t.Helper()
+func Serve(tb testing.TB) string {
+	tb.Helper()
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	t.Cleanup(server.Close)
+	tb.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
 // Push puts an image into a registry and returns its full reference.
-func Push(t testing.TB, host, repository string, image v1.Image) string {
-	t.Helper()
+func Push(tb testing.TB, host, repository string, image v1.Image) string {
+	tb.Helper()
 	ref, err := name.ParseReference(host + "/" + repository)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if err := remote.Write(ref, image, remote.WithContext(t.Context())); err != nil {
-		t.Fatalf("push %v: %v", ref, err)
+	if err := remote.Write(ref, image, remote.WithContext(tb.Context())); err != nil {
+		tb.Fatalf("push %v: %v", ref, err)
 	}
 	return ref.String()
 }

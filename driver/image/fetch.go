@@ -32,7 +32,6 @@ type fetch struct {
 	archive Archive
 	what    string // for messages
 	from    *url.URL
-	layer   driver.Layer
 }
 
 // sourceRecord is what is known of where an archive came from.
@@ -132,7 +131,7 @@ func (f *fetch) sourceKey() string {
 func digestOf(words ...string) string {
 	sum := sha256.New()
 	for _, word := range words {
-		fmt.Fprintf(sum, "%d:%s,", len(word), word)
+		sum.Write([]byte(strconv.Itoa(len(word)) + ":" + word + ","))
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -19,11 +19,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func mustHash(t testing.TB, digest string) v1.Hash {
-	t.Helper()
+func mustHash(tb testing.TB, digest string) v1.Hash {
+	tb.Helper()
 	hash, err := v1.NewHash(digest)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return hash
 }

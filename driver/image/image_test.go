@@ -23,20 +23,20 @@ import (
 )
 
 // open makes a store that fails fast.
-func open(t testing.TB, change func(*Options)) *Store {
-	t.Helper()
-	options := Options{Dir: filepath.Join(t.TempDir(), "images"), Unpacker: []string{"/nonexistent"}, Stored: driver.IDRange{Host: 1e9, Size: 65536}}
+func open(tb testing.TB, change func(*Options)) *Store {
+	tb.Helper()
+	options := Options{Dir: filepath.Join(tb.TempDir(), "images"), Unpacker: []string{"/nonexistent"}, Stored: driver.IDRange{Host: 1e9, Size: 65536}}
 	if change != nil {
 		change(&options)
 	}
 	s, err := Open(options)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.tune = tuning{idle: 500 * time.Millisecond, answer: time.Second, backoff: time.Millisecond, watch: time.Millisecond}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return s
@@ -264,6 +264,7 @@ func TestPull_credentialsStayHome(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			mux := http.NewServeMux()
 			mux.HandleFunc("GET /v2/{$}", func(w http.ResponseWriter, r *http.Request) {
 				if strings.HasPrefix(name, "metadata realm") {
@@ -275,7 +276,7 @@ func TestPull_credentialsStayHome(t *testing.T) {
 			})
 			mux.HandleFunc("GET /v2/", answer)
 			server := httptest.NewServer(mux)
-			defer server.Close()
+			t.Cleanup(server.Close)
 			_, err := open(t, nil).Pull(t.Context(), strings.TrimPrefix(server.URL, "http://")+"/a/b:1", &Auth{Username: "u", Password: "secret"}, nil)
 			if err == nil || leaked.Load() || strings.Contains(err.Error(), "secret") {
 				t.Errorf("leaked %v, %v", leaked.Load(), err)

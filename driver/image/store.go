@@ -109,7 +109,7 @@ func sweep(dir string) error {
 	}
 	defer func() { _ = held.Close() }()
 	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil //nolint:nilerr // somebody works there
+		return nil // somebody works there
 	}
 	return os.RemoveAll(dir)
 }

@@ -37,13 +37,13 @@ import (
 )
 
 // real makes a store that unpacks.
-func real(t testing.TB, change func(*Options)) *Store {
-	t.Helper()
+func real(tb testing.TB, change func(*Options)) *Store {
+	tb.Helper()
 	self, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return open(t, func(o *Options) {
+	return open(tb, func(o *Options) {
 		o.Unpacker = []string{self, asHelper}
 		if change != nil {
 			change(o)
@@ -379,15 +379,15 @@ func TestPull_cancelled(t *testing.T) {
 }
 
 // droplet is a gzipped tar with one file.
-func droplet(t testing.TB, content string) []byte {
-	t.Helper()
+func droplet(tb testing.TB, content string) []byte {
+	tb.Helper()
 	var buf bytes.Buffer
 	w := gzip.NewWriter(&buf)
-	if _, err := w.Write(drivertest.Tar(t, drivertest.Dir("./app", 0o755), drivertest.File("./app/file", 0o644, content))); err != nil {
-		t.Fatal(err)
+	if _, err := w.Write(drivertest.Tar(tb, drivertest.Dir("./app", 0o755), drivertest.File("./app/file", 0o644, content))); err != nil {
+		tb.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.Bytes()
 }

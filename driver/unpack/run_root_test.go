@@ -27,11 +27,11 @@ import (
 
 func stored() driver.IDRange { return driver.IDRange{Host: 1_000_000_000, Size: 65536} }
 
-func helper(t testing.TB) []string {
-	t.Helper()
+func helper(tb testing.TB) []string {
+	tb.Helper()
 	self, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return []string{self, asHelper}
 }
@@ -48,7 +48,7 @@ func fingerprint(t *testing.T, dir string) string {
 		if err := unix.Lstat(path, &stat); err != nil {
 			return err
 		}
-		fmt.Fprintln(sum, path, stat.Mode, stat.Uid, stat.Gid, stat.Nlink, stat.Mtim, stat.Size)
+		_, _ = fmt.Fprintln(sum, path, stat.Mode, stat.Uid, stat.Gid, stat.Nlink, stat.Mtim, stat.Size)
 		if stat.Mode&unix.S_IFMT == unix.S_IFREG {
 			raw, err := os.ReadFile(path)
 			if err != nil {

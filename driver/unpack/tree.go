@@ -306,35 +306,47 @@ func clean(name string) (string, error) {
 }
 
 // copyHoles copies as io.Copy does, but leaves holes where source has long runs of zeros.
-func copyHoles(file *os.File, source io.Reader, buf []byte) (int64, error) {
-	var size, hole int64
-	for {
-		n, err := io.ReadFull(source, buf)
+func copyHoles(file *os.File, source io.Reader, buf []byte) (size int64, err error) {
+	var hole int64
+	for err == nil {
+		var n int
+		n, err = io.ReadFull(source, buf)
 		size += int64(n)
-		switch {
-		case n == len(buf) && zeros(buf):
+		if n == len(buf) && zeros(buf) {
 			hole += int64(n)
-		case n > 0:
-			if hole > 0 {
-				if _, err := file.Seek(hole, io.SeekCurrent); err != nil {
-					return size, err
-				}
-				hole = 0
-			}
-			if _, err := file.Write(buf[:n]); err != nil {
-				return size, err
-			}
+			continue
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrCorrupt) && n > 0 {
-			if hole > 0 {
-				return size, file.Truncate(size)
-			}
-			return size, nil
-		}
-		if err != nil {
+		if err := writeAfter(file, hole, buf[:n]); err != nil {
 			return size, err
 		}
+		if n > 0 {
+			hole = 0
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) && n > 0 && !errors.Is(err, ErrCorrupt) { // ReadFull's word for the end
+			err = io.EOF
+		}
 	}
+	if !errors.Is(err, io.EOF) {
+		return size, err
+	}
+	if hole > 0 {
+		return size, file.Truncate(size)
+	}
+	return size, nil
+}
+
+// writeAfter writes behind a hole.
+func writeAfter(file *os.File, hole int64, raw []byte) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	if hole > 0 {
+		if _, err := file.Seek(hole, io.SeekCurrent); err != nil {
+			return err
+		}
+	}
+	_, err := file.Write(raw)
+	return err
 }
 
 func zeros(buf []byte) bool {

@@ -26,7 +26,8 @@ func listen(args []string) error {
 			os.Exit(code)
 		}
 	})
-	listener, err := net.Listen("tcp", ":"+args[0])
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "tcp", ":"+args[0])
 	if err != nil {
 		return err
 	}
@@ -47,7 +48,8 @@ func get(args []string) error {
 	if err != nil {
 		return err
 	}
-	answer, err := http.DefaultClient.Do(request)
+	client := &http.Client{Timeout: 10 * time.Second}
+	answer, err := client.Do(request)
 	if err != nil {
 		return err
 	}
