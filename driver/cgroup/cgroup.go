@@ -107,10 +107,7 @@ func (g Group) Join(pid int) error {
 		if _, err := os.Stat(filepath.Join(g.root, name)); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := os.MkdirAll(g.dir(name), 0o755); err != nil {
-			return fmt.Errorf("make cgroup: %w", err)
-		}
-		if err := AddPID(g.dir(name), pid); err != nil {
+		if err := enter(g.dir(name), pid); err != nil {
 			return err
 		}
 		joined++
@@ -119,6 +116,27 @@ func (g Group) Join(pid int) error {
 		return fmt.Errorf("join cgroup %s: no hierarchy of control groups is mounted at %s", g.path, g.root)
 	}
 	return nil
+}
+
+// enter makes a directory and moves a process into it. Another's RemoveParent may take a parent away in between.
+func enter(dir string, pid int) error {
+	const tries = 100
+	for n := 1; ; n++ {
+		err := os.MkdirAll(dir, 0o755)
+		if err == nil {
+			err = AddPID(dir, pid)
+		}
+		if err == nil || n == tries || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+}
+
+// RemoveParent removes the group's parent where nothing else is left in it.
+func (g Group) RemoveParent() {
+	for _, dir := range g.candidates() {
+		_ = unix.Rmdir(filepath.Dir(dir)) // refused when there is something in it
+	}
 }
 
 // AddPID moves a process into the group at an absolute directory.

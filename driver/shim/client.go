@@ -289,8 +289,11 @@ func closeWith(ctx context.Context, closer io.Closer) func() {
 	}
 }
 
-// parseSignal reads a signal's name, with or without SIG, or its number.
+// parseSignal reads a signal's name, with or without SIG, or its number. Empty is SIGTERM.
 func parseSignal(name string) (unix.Signal, error) {
+	if name == "" {
+		return unix.SIGTERM, nil
+	}
 	if n, err := strconv.Atoi(name); err == nil && n > 0 && n < 65 {
 		return unix.Signal(n), nil
 	}

@@ -49,7 +49,13 @@ func abandon(dir string) error {
 	if err := kill(ctx, dir, initFile); err != nil {
 		return err
 	}
-	return errors.Join(wipe(ctx, containerCgroup(c)), wipe(ctx, shimCgroup(c, cgroup.V2())))
+	container, shim, err := Groups(c)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(wipe(ctx, container), wipe(ctx, shim))
+	shim.RemoveParent() // it is ours alone
+	return err
 }
 
 // kill ends the process that an identity file names, if it still is that process, and waits for its end.
@@ -76,11 +82,7 @@ func kill(ctx context.Context, dir, name string) error {
 	return nil
 }
 
-func wipe(ctx context.Context, path string) error {
-	group, err := cgroup.At(path)
-	if err != nil {
-		return err
-	}
+func wipe(ctx context.Context, group cgroup.Group) error {
 	if err := group.Kill(ctx); err != nil {
 		return err
 	}

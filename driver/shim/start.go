@@ -34,6 +34,11 @@ func Start(ctx context.Context, shimPath, dir string, c driver.Container) (*Clie
 	if err := os.MkdirAll(dir, 0o711); err != nil { // mounts below it must be reachable from a user namespace
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
+	for _, name := range []string{shimFile, initFile, exitFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return nil, fmt.Errorf("start container %s: %s belongs to an earlier start; it is to be destroyed first", c.ID, dir)
+		}
+	}
 	if err := writeJSON(dir, containerFile, c); err != nil {
 		return nil, err
 	}

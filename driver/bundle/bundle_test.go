@@ -1,0 +1,271 @@
+package bundle
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"drover/driver"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// facts are those of a usual host.
+func facts() Facts {
+	return Facts{
+		Rootfs: "/state/rootfs", User: User{UID: 2000, GID: 2000, Groups: []uint32{3000}, Name: "vcap", Home: "/home/vcap"},
+		WorkDir: "/home/vcap", Capabilities: append(gardenCapabilities(), "CAP_SYS_ADMIN"), HardNoFile: 1 << 20,
+		CgroupV2: true, SwapLimits: true, Arch: "amd64", CgroupPath: "/nomad.slice/share.slice/a.web.scope", Sys: "/state/sys",
+		Hosts: "/state/etc/hosts", ResolvConf: "/state/etc/resolv.conf", Hostname: "/state/etc/hostname",
+		Init: "/opt/drover/drover-shim", IDMappable: map[string]bool{"/alloc": true},
+	}
+}
+
+// wish is a usual container.
+func wish() driver.Container {
+	return driver.Container{
+		ID: "a-web-1", Hostname: "web-0", IDs: driver.IDRange{Host: 1000000, Size: 65536}, NetNS: "/run/netns/a",
+		Process: driver.Process{Args: []string{"/bin/app"}, Env: []string{"PORT=8080"}},
+		Limits:  driver.Limits{MemoryBytes: 256 << 20, CPUShares: 512, PIDs: 2048},
+		Mounts: []driver.Mount{
+			{Source: "/alloc", Target: "/alloc", IDMapped: true},
+			{Source: "/alloc/logs", Target: "/alloc/logs", ReadOnly: true, NoExec: true},
+		},
+	}
+}
+
+func TestSpec(t *testing.T) {
+	for _, story := range []struct {
+		name   string
+		change func(*driver.Container, *Facts)
+	}{
+		{"app-as-vcap", func(*driver.Container, *Facts) {}},
+		{"image-as-root", func(c *driver.Container, f *Facts) {
+			f.User, f.WorkDir = User{Name: "root", Home: "/root"}, "/root"
+			c.RootFS.ReadOnly = true
+			c.Limits.CPUQuota, c.Limits.CPUPeriod, c.Limits.MemoryReservationBytes = 50000, 100000, 128<<20
+		}},
+		{"work-on-v1-without-userns", func(c *driver.Container, f *Facts) {
+			c.IDs, c.NetNS, c.Work, c.Process = driver.IDRange{}, "", &driver.Work{}, driver.Process{}
+			c.CpusetCgroup, c.Limits = "/sys/fs/cgroup/cpuset/nomad/share", driver.Limits{CPUSet: "0-1"}
+			c.Seccomp = "off"
+			f.CgroupV2, f.SwapLimits, f.CgroupPath = false, false, "/nomad/a.web"
+		}},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			c, f := wish(), facts()
+			story.change(&c, &f)
+			spec, err := Spec(c, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if spec.Linux.Seccomp != nil { // the table has a test of its own
+				spec.Linux.Seccomp.Syscalls = nil
+			}
+			golden(t, story.name+".json", spec)
+		})
+	}
+}
+
+func golden(t *testing.T, name string, value any) {
+	t.Helper()
+	got, err := json.MarshalIndent(value, "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, append(got, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)+"\n"); diff != "" {
+		t.Errorf("spec differs from %s (-want +got; -update writes it anew):\n%s", path, diff)
+	}
+}
+
+func TestSpec_refuses(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*driver.Container, *Facts)
+		want   string
+	}{
+		{"no command", func(c *driver.Container, _ *Facts) { c.Process.Args = nil }, "no command"},
+		{"a variable without a name", func(c *driver.Container, _ *Facts) { c.Process.Env = []string{"=x"} }, "NAME=value"},
+		{"a variable with a zero byte", func(c *driver.Container, _ *Facts) { c.Process.Env = []string{"A=\x00"} }, `"A"`},
+		{"a mount over the root", func(c *driver.Container, _ *Facts) { c.Mounts[0].Target = "/x/.." }, "below /"},
+		{"a relative mount", func(c *driver.Container, _ *Facts) { c.Mounts[0].Source = "x" }, `"x"`},
+		{"negative memory", func(c *driver.Container, _ *Facts) { c.Limits.MemoryBytes = -1 }, "negative"},
+		{"negative processes", func(c *driver.Container, _ *Facts) { c.Limits.PIDs = -1 }, "negative"},
+		{"a quota without a period", func(c *driver.Container, _ *Facts) { c.Limits.CPUQuota = 5 }, "no period"},
+		{"another seccomp", func(c *driver.Container, _ *Facts) { c.Seccomp = "lax" }, `"lax"`},
+		{"another architecture", func(_ *driver.Container, f *Facts) { f.Arch = "vax" }, "vax"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, f := wish(), facts()
+			test.change(&c, &f)
+			_, err := Spec(c, f)
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), c.ID) {
+				t.Errorf("error is %v, want one with %q and the container", err, test.want)
+			}
+		})
+	}
+}
+
+func TestSpec_isConfined(t *testing.T) {
+	for _, uid := range []uint32{0, 1, 2000} {
+		c, f := wish(), facts()
+		f.User.UID = uid
+		spec, err := Spec(c, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := spec.Process
+		if !p.NoNewPrivileges || spec.Linux.Seccomp == nil || len(spec.Linux.MaskedPaths) == 0 || *spec.Linux.Resources.Pids.Limit <= 0 {
+			t.Errorf("uid %d is not confined: %+v", uid, spec)
+		}
+		if slices.Contains(p.Capabilities.Bounding, "CAP_SYS_ADMIN") || len(p.Capabilities.Ambient)+len(p.Capabilities.Inheritable) > 0 {
+			t.Errorf("uid %d has capabilities %+v", uid, p.Capabilities)
+		}
+		if uid != 0 && len(p.Capabilities.Bounding)+len(p.Capabilities.Effective)+len(p.Capabilities.Permitted) > 0 {
+			t.Errorf("uid %d has capabilities %+v", uid, p.Capabilities)
+		}
+	}
+}
+
+func TestCapabilities_areNoMoreThanTheHosts(t *testing.T) {
+	got := capabilities(User{}, []string{"CAP_CHOWN", "CAP_SYS_ADMIN"})
+	if !slices.Equal(got.Bounding, []string{"CAP_CHOWN"}) {
+		t.Errorf("bounding set is %v", got.Bounding)
+	}
+}
+
+func TestEnv(t *testing.T) {
+	vcap, root := User{UID: 2000, Name: "vcap", Home: "/home/vcap"}, User{Name: "root", Home: "/root"}
+	for _, test := range []struct {
+		name string
+		user User
+		env  []string
+		want []string
+	}{
+		{"fills in what is missing", vcap, nil, []string{"HOME=/home/vcap", "USER=vcap", "PATH=" + pathOther}},
+		{"gives root the system's programs", root, nil, []string{"HOME=/root", "USER=root", "PATH=" + pathRoot}},
+		{"keeps what is given", vcap, []string{"HOME=/app", "USER=me", "PATH=/bin"}, []string{"HOME=/app", "USER=me", "PATH=/bin"}},
+		{
+			"lets the last of two win, in the first's place", vcap,
+			[]string{"A=1", "HOME=", "USER=", "PATH=", "A=2"}, []string{"A=2", "HOME=", "USER=", "PATH="},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := Env(test.env, test.user)
+			if err != nil || !slices.Equal(got, test.want) {
+				t.Errorf("%v, %v, want %v", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestDir(t *testing.T) {
+	vcap := User{Home: "/home/vcap"}
+	exists := func(path string) bool { return path == "/home/vcap" }
+	for _, test := range []struct {
+		name, asked string
+		user        User
+		want        string
+	}{
+		{"what was asked for", "/work", vcap, "/work"},
+		{"home", "", vcap, "/home/vcap"},
+		{"the root when there is no home", "", User{Home: "/missing"}, "/"},
+		{"the root when the user has none", "", User{}, "/"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Dir(test.asked, test.user, exists); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	for _, test := range []struct {
+		name                     string
+		process, container, hard uint64
+		want                     uint64
+	}{
+		{"a default", 0, 0, 1 << 20, 16384},
+		{"the container's", 0, 500, 1 << 20, 500},
+		{"the process's own", 100, 500, 1 << 20, 100},
+		{"no more than the host's", 1 << 30, 0, 20000, 20000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := rlimits(test.process, test.container, test.hard)
+			if got[0].Soft != test.want || got[0].Hard != test.want || got[1].Type != "RLIMIT_CORE" || got[1].Hard != 0 {
+				t.Errorf("limits are %+v", got)
+			}
+		})
+	}
+	c := wish()
+	c.Limits = driver.Limits{CPUShares: 1 << 40}
+	spec, err := Spec(c, facts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shares := *spec.Linux.Resources.CPU.Shares; shares != maxShares {
+		t.Errorf("shares are %d", shares)
+	}
+	if pids := *spec.Linux.Resources.Pids.Limit; pids != defaultPIDs {
+		t.Errorf("pids are %d", pids)
+	}
+}
+
+func TestSeccomp(t *testing.T) {
+	var spec specs.Spec
+	spec.Linux = &specs.Linux{}
+	for _, arch := range []string{"amd64", "arm64"} {
+		f := facts()
+		f.Arch = arch
+		if err := seccompRule(&spec, driver.Container{}, f); err != nil {
+			t.Fatal(err)
+		}
+		allowed := map[string]int{}
+		for _, call := range spec.Linux.Seccomp.Syscalls {
+			if call.Action != specs.ActAllow || len(call.Args) > 0 {
+				continue
+			}
+			for _, name := range call.Names {
+				allowed[name]++
+			}
+		}
+		for name, times := range allowed {
+			if times > 1 {
+				t.Errorf("%s: %s is listed %d times", arch, name, times)
+			}
+		}
+		for _, name := range []string{
+			"mount", "umount2", "pivot_root", "bpf", "unshare", "setns", "clone", "clone3", "kexec_load", "init_module", "finit_module",
+			"delete_module", "perf_event_open", "add_key", "request_key", "keyctl", "userfaultfd", "io_uring_setup", "reboot", "swapon",
+			"settimeofday", "clock_settime", "open_by_handle_at", "fsopen", "fsmount", "move_mount", "open_tree", "mount_setattr",
+			"quotactl", "acct", "syslog", "iopl", "ioperm", "personality", "socket", "lookup_dcookie", "nfsservctl", "vm86", "fanotify_init",
+		} {
+			if allowed[name] > 0 {
+				t.Errorf("%s: %s is allowed", arch, name)
+			}
+		}
+		for _, name := range []string{"read", "openat", "execve", "futex", "epoll_wait", "prctl", "seccomp", "getrandom", "rseq", "statx", "ptrace"} {
+			if allowed[name] == 0 {
+				t.Errorf("%s: %s is not allowed", arch, name)
+			}
+		}
+	}
+}
