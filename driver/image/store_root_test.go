@@ -17,6 +17,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -376,6 +377,61 @@ func TestPull_cancelled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	nothingLeft(t, s)
+}
+
+// TestPull_killed kills a process in the middle of a layer, after the child has begun to write files.
+func TestPull_killed(t *testing.T) {
+	var once atomic.Bool
+	half := make(chan struct{})
+	upstream := drivertest.Serve(t)
+	image := drivertest.Image(t, driver.ImageConfig{}, drivertest.Tar(t, drivertest.File("a", 0o644, "1"), drivertest.File("b", 0o644, "2")))
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, _ := layers[0].Digest()
+	front := newProxy(t, upstream, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, digest.String()) || once.Swap(true) {
+			return false
+		}
+		_, _ = w.Write(droplet(t, "one")[:64])
+		_ = http.NewResponseController(w).Flush()
+		close(half)
+		<-r.Context().Done()
+		return true
+	})
+	ref := strings.Replace(drivertest.Push(t, upstream, "team/app:1", image), upstream, front.host, 1)
+	s := real(t, nil)
+	cmd := exec.CommandContext(t.Context(), s.options.Unpacker[0], asPuller, s.options.Dir, ref)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-half:
+	case <-time.After(20 * time.Second):
+		t.Error("the layer was never asked for")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if isDir(s.layerDir(mustDiffID(t, layers[0]))) {
+		t.Error("half a layer is used")
+	}
+	again, err := Open(s.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(filepath.Join(s.options.Dir, "staging"))
+	if err != nil || len(entries) != 2 { // this test's two
+		t.Errorf("in staging: %v, %v", entries, err)
+	}
+	if _, err := again.Pull(t.Context(), ref, nil, nil); err != nil {
+		t.Error(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // droplet is a gzipped tar with one file.

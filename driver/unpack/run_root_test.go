@@ -14,7 +14,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -233,6 +235,44 @@ func TestRun_intoAnExistingTree(t *testing.T) {
 	}
 	if fingerprint(t, host) != before {
 		t.Error("the host's tree has changed")
+	}
+}
+
+func TestRun_intoAnotherMountNamespace(t *testing.T) {
+	ids, dir := stored(), t.TempDir()
+	cmd := exec.CommandContext(t.Context(), helper(t)[0], asWorld, dir, strconv.Itoa(int(ids.Host)))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(in.Close(), cmd.Wait()) }()
+	if _, err := io.ReadFull(out, make([]byte, len("ready"))); err != nil {
+		t.Fatal(err)
+	}
+	seen := fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, dir)
+	fd, err := unix.Open(seen, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dest := os.NewFile(uintptr(fd), seen)
+	defer func() { _ = dest.Close() }()
+	archive := drivertest.Tar(t, drivertest.File("f", 0o644, "x"))
+	if _, err := Run(t.Context(), helper(t), Job{DestFD: dest, IDs: ids, Prefix: "app"}, bytes.NewReader(archive)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(seen, "app/f")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "app")); err == nil {
+		t.Error("unpacked beside the other file system, not into it")
 	}
 }
 
