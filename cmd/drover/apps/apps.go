@@ -123,13 +123,10 @@ func (s *Session) Logs(ctx context.Context, name string, follow bool) error {
 
 // Task runs a one-off command with an app's droplet, shows its output, and returns how it ended.
 func (s *Session) Task(ctx context.Context, name, command string) (server.Task, error) {
-	end := func() {}
-	task, err := s.Controller.RunTask(ctx, name, command, func(guid string) {
+	return s.Controller.RunTask(ctx, name, command, func(ctx context.Context, guid string) func() {
 		s.say("-- task %s runs", guid[:8])
-		end = s.follow(ctx, translate.TaskJobID(guid), func(int) string { return "APP/TASK/" + guid[:8] }, s.out)
+		return s.follow(ctx, translate.TaskJobID(guid), func(int) string { return "APP/TASK/" + guid[:8] }, s.out)
 	})
-	end()
-	return task, err
 }
 
 // Scale changes the number of an app's instances and waits until they run.

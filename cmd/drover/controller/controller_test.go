@@ -325,7 +325,16 @@ func TestRunTask(t *testing.T) {
 	if _, err := p.Push(t.Context(), Push{Name: "hello", Dir: p.source()}, Observer{}); err != nil {
 		t.Fatal(err)
 	}
-	task, err := p.RunTask(t.Context(), "hello", "exit 4", func(string) {})
+	forgotten := true
+	task, err := p.RunTask(t.Context(), "hello", "exit 4", func(ctx context.Context, guid string) func() {
+		return func() {
+			_, err := p.runtime.Task(ctx, guid)
+			forgotten = err != nil
+		}
+	})
+	if forgotten {
+		t.Error("the task was forgotten while its output was still read")
+	}
 	if err != nil || task.State != server.StateFailed || task.Completion.FailureReason != "APP/TASK/x: Exited with status 4" {
 		t.Errorf("got %+v, %v", task, err)
 	}

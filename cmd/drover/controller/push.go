@@ -39,8 +39,8 @@ type Push struct {
 type Observer struct {
 	// Step is told each step in words.
 	Step func(format string, args ...any)
-	// Staging is called with the guid of the Task that stages, and returns a function that ends what it began.
-	Staging func(ctx context.Context, guid string) (end func())
+	// Staging follows the output of the Task that stages.
+	Staging Watch
 }
 
 func (o Observer) step(format string, args ...any) {
@@ -145,7 +145,9 @@ func (c *Controller) stage(ctx context.Context, app recipe.App, build recipe.Bui
 	if err != nil {
 		return recipe.Droplet{}, err
 	}
-	record := server.Build{GUID: build.GUID, App: app.Name, Docker: build.Image != "", State: server.StateRunning, UpdatedAt: c.now()}
+	record := server.Build{
+		GUID: build.GUID, App: app.Name, Docker: build.Image != "", State: server.StateRunning, UpdatedAt: c.now(), Hold: watch.Staging != nil,
+	}
 	if err := c.server.PutBuild(ctx, record); err != nil {
 		return recipe.Droplet{}, err
 	}
@@ -153,10 +155,7 @@ func (c *Controller) stage(ctx context.Context, app recipe.App, build recipe.Bui
 	if err := c.bbs.DesireTask(ctx, build.GUID, recipe.DomainStaging, task); err != nil {
 		return recipe.Droplet{}, fmt.Errorf("%w: %w", ErrStaging, err)
 	}
-	if watch.Staging != nil {
-		defer watch.Staging(ctx, build.GUID)()
-	}
-	err = c.wait(ctx, func() (bool, error) {
+	err = c.watch(ctx, build.GUID, watch.Staging, func() (bool, error) {
 		var err error
 		record, err = c.server.Build(ctx, build.GUID)
 		return record.State != server.StateRunning, err
@@ -168,6 +167,20 @@ func (c *Controller) stage(ctx context.Context, app recipe.App, build recipe.Bui
 		return recipe.Droplet{}, fmt.Errorf("%w: %s", ErrStaging, record.Completion.FailureReason)
 	}
 	return droplet(c.platform, record)
+}
+
+// Watch follows the output of a Task from now on; the function that it returns reads what is left and ends that.
+type Watch func(ctx context.Context, guid string) (end func())
+
+// watch waits for a Task's end while somebody follows its output, whom it lets finish before the Task is forgotten.
+func (c *Controller) watch(ctx context.Context, guid string, follow Watch, done func() (bool, error)) error {
+	if follow == nil {
+		return c.wait(ctx, done)
+	}
+	end := follow(ctx, guid)
+	err := c.wait(ctx, done)
+	end()
+	return errors.Join(err, c.server.Release(context.WithoutCancel(ctx), guid))
 }
 
 // cancelTask ends a Task that nobody waits for any more.

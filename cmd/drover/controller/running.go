@@ -82,14 +82,14 @@ func State(instance *models.ActualLRP) string {
 	}
 }
 
-// RunTask runs a command with an app's droplet and waits for its end.
-func (c *Controller) RunTask(ctx context.Context, name, command string, started func(guid string)) (server.Task, error) {
+// RunTask runs a command with an app's droplet and waits for its end; follow may be nil.
+func (c *Controller) RunTask(ctx context.Context, name, command string, follow Watch) (server.Task, error) {
 	app, err := c.server.App(ctx, name)
 	if err != nil {
 		return server.Task{}, err
 	}
 	guid := uuid.NewString()
-	record := server.Task{GUID: guid, App: name, Name: guid[:8], State: server.StateRunning, UpdatedAt: c.now()}
+	record := server.Task{GUID: guid, App: name, Name: guid[:8], State: server.StateRunning, UpdatedAt: c.now(), Hold: follow != nil}
 	task, err := recipe.Task(c.platform, app, recipe.AppTask{GUID: guid, Name: record.Name, Command: command})
 	if err != nil {
 		return record, err
@@ -100,8 +100,7 @@ func (c *Controller) RunTask(ctx context.Context, name, command string, started 
 	if err := c.bbs.DesireTask(ctx, guid, recipe.DomainTasks, task); err != nil {
 		return record, fmt.Errorf("run task: %w", err)
 	}
-	started(guid)
-	err = c.wait(ctx, func() (bool, error) {
+	err = c.watch(ctx, guid, follow, func() (bool, error) {
 		var err error
 		record, err = c.server.Task(ctx, guid)
 		return record.State != server.StateRunning, err

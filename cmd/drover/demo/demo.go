@@ -62,7 +62,7 @@ func scenes() []scene {
 // Run plays the demo on a platform of its own below dir, which is removed when all went well.
 func Run(ctx context.Context, config dev.Config, out io.Writer) error {
 	d := &demo{out: out, dir: config.Dir, shown: &bytes.Buffer{}, began: time.Now()}
-	d.traces = traces{dir: config.Dir, links: links()}
+	d.traces = traces{dirs: []string{config.Dir}, links: links()}
 	err := d.run(ctx, config)
 	if err != nil {
 		return fmt.Errorf("%w\nlogs are kept in %s", err, filepath.Join(config.Dir, "logs"))
@@ -81,6 +81,7 @@ func (d *demo) run(ctx context.Context, config dev.Config) error {
 		return fmt.Errorf("bring up a platform: %w", err)
 	}
 	d.platform = platform
+	d.traces.dirs = append(d.traces.dirs, platform.Info.Tasks)
 	err = d.play(ctx)
 	d.title("take the platform down")
 	d.noteAllocs(context.WithoutCancel(ctx))

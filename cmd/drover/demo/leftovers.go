@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// traces are the marks by which things of one platform are known: its state directory, its network devices and the
+// traces are the marks by which things of one platform are known: its directories, its network devices and the
 // ids of its allocations, in names of cgroups, network namespaces, mounts and processes.
 type traces struct {
-	dir    string
+	dirs   []string
 	allocs []string
 	// links are the network devices before the platform came.
 	links []string
@@ -33,10 +33,8 @@ func (t *traces) add(allocID string) {
 
 // in tells whether a text bears a mark of the platform.
 func (t *traces) in(text string) bool {
-	if strings.Contains(text, t.dir) {
-		return true
-	}
-	return slices.ContainsFunc(t.allocs, func(alloc string) bool { return strings.Contains(text, alloc) })
+	isIn := func(mark string) bool { return strings.Contains(text, mark) }
+	return slices.ContainsFunc(t.dirs, isIn) || slices.ContainsFunc(t.allocs, isIn)
 }
 
 // left lists what is still there of the platform: nothing, when it was taken down properly.

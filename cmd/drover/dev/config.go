@@ -8,6 +8,8 @@
 package dev
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -96,6 +98,26 @@ func DefaultDir() (string, error) {
 		return "", fmt.Errorf("find the state directory: %w", err)
 	}
 	return filepath.Join(home, ".drover", "dev"), nil
+}
+
+// tasksDir is where the driver keeps the root file systems of tasks. The root of a container is a user without rights
+// on the host and must be able to reach it, which it is not below a private home: then it is below /var/lib.
+func (c Config) tasksDir() string {
+	if reachable(c.Dir) {
+		return c.below("cell", "state")
+	}
+	sum := sha256.Sum256([]byte(c.Dir))
+	return filepath.Join("/var/lib/drover", "dev-"+hex.EncodeToString(sum[:6]))
+}
+
+// reachable tells whether everybody may pass the directories above a path.
+func reachable(path string) bool {
+	for path = filepath.Dir(path); path != "/"; path = filepath.Dir(path) {
+		if info, err := os.Stat(path); err != nil || info.Mode()&0o001 == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // below names a path in the state directory.

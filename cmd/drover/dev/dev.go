@@ -141,7 +141,7 @@ func (p *Platform) serve(ctx context.Context, name string, run func(ctx context.
 // takeDir locks the state directory and clears away what a platform that was killed left in it. What people made
 // (bits, droplets, images) stays.
 func (p *Platform) takeDir(context.Context) (func(context.Context) error, error) {
-	if err := os.MkdirAll(p.config.Dir, 0o700); err != nil {
+	if err := os.MkdirAll(p.config.Dir, 0o711); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(p.config.below("lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -151,11 +151,17 @@ func (p *Platform) takeDir(context.Context) (func(context.Context) error, error)
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("another drover dev uses %s: %w", p.config.Dir, err), lock.Close())
 	}
-	release := func(context.Context) error { return lock.Close() }
-	for _, name := range []string{infoFile, "agents", "cell", "cni", "tls"} {
-		if err := os.RemoveAll(p.config.below(name)); err != nil {
+	p.Info.Dir, p.Info.Logs, p.Info.Tasks = p.config.Dir, p.config.below("logs"), p.config.tasksDir()
+	release := func(context.Context) error {
+		return errors.Join(os.RemoveAll(p.Info.Tasks), lock.Close())
+	}
+	for _, path := range []string{infoFile, "agents", "cell", "cni", "tls"} {
+		if err := os.RemoveAll(p.config.below(path)); err != nil {
 			return release, fmt.Errorf("clear away an earlier run: %w", err)
 		}
+	}
+	if err := os.RemoveAll(p.Info.Tasks); err != nil {
+		return release, fmt.Errorf("clear away an earlier run: %w", err)
 	}
 	for _, name := range []string{"agents", "cell/plugins", "cell/trusted", "tls", "logs", "static"} {
 		if err := os.MkdirAll(p.config.below(name), 0o755); err != nil {
@@ -170,7 +176,6 @@ func (p *Platform) openLog(context.Context) (func(context.Context) error, error)
 	if err := level.UnmarshalText([]byte(p.config.LogLevel)); err != nil {
 		return nil, err
 	}
-	p.Info.Dir, p.Info.Logs = p.config.Dir, p.config.below("logs")
 	file, err := os.OpenFile(p.config.below("logs", "drover.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err

@@ -30,6 +30,8 @@ type Info struct {
 	Registry string `json:"registry"`
 	// Web is an image to try, already in the registry.
 	Web string `json:"web"`
+	// Tasks is where the driver keeps the root file systems of tasks.
+	Tasks string `json:"tasks"`
 	// Logs is the directory of everybody's logs.
 	Logs string `json:"logs"`
 }

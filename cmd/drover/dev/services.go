@@ -98,7 +98,7 @@ func (p *Platform) pluginConfig() string {
       cert_file = %q
       key_file  = %q
     }`,
-		p.config.below("cell", "state"), p.config.below("images"), filepath.Join(p.config.Bin, "drover-shim"),
+		p.Info.Tasks, p.config.below("images"), filepath.Join(p.config.Bin, "drover-shim"),
 		p.config.below("cell", "trusted"), p.Info.Registry,
 		filepath.Join(p.static, "buildpack_app_lifecycle", "buildpack_app_lifecycle.tgz"),
 		StackName, root, p.tls.cell.CA, p.tls.cell.Cert, p.tls.cell.Key)

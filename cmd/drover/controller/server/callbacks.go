@@ -48,6 +48,7 @@ func (s *Server) buildCompleted(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	held := false
 	err = change(s, kindBuilds, callback.TaskGuid, func(b *Build) error {
 		if b.State != StateRunning {
 			return refuse(http.StatusBadRequest, "build %s has already %s", b.GUID, b.State)
@@ -56,11 +57,13 @@ func (s *Server) buildCompleted(w http.ResponseWriter, r *http.Request) error {
 			callback.Failed, callback.FailureReason = true, "no droplet was uploaded"
 		}
 		b.State, b.Completion, b.UpdatedAt = outcome(callback), callback, now()
+		held = b.Hold
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	s.holds.wait(r.Context(), held, callback.TaskGuid)
 	return answerJSON(w, http.StatusOK, struct{}{})
 }
 
@@ -69,16 +72,19 @@ func (s *Server) taskCompleted(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	held := false
 	err = change(s, kindTasks, callback.TaskGuid, func(t *Task) error {
 		if t.State != StateRunning {
 			return refuse(http.StatusBadRequest, "task %s has already %s", t.GUID, t.State)
 		}
 		t.State, t.Completion, t.UpdatedAt = outcome(callback), callback, now()
+		held = t.Hold
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	s.holds.wait(r.Context(), held, callback.TaskGuid)
 	return answerJSON(w, http.StatusOK, struct{}{})
 }
 

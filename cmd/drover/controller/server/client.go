@@ -98,6 +98,11 @@ func (c *Client) Task(ctx context.Context, guid string) (Task, error) {
 	return task, c.do(ctx, http.MethodGet, "/drover/tasks/"+guid, nil, &task)
 }
 
+// Release lets the server answer the completion of a build or Task that asked to be held.
+func (c *Client) Release(ctx context.Context, guid string) error {
+	return c.do(ctx, http.MethodPost, "/drover/release/"+guid, nil, nil)
+}
+
 func (c *Client) put(ctx context.Context, path string, record any) error {
 	text, err := json.Marshal(record)
 	if err != nil {

@@ -41,6 +41,9 @@ type Build struct {
 	DropletSHA256 string                       `json:"droplet_sha256,omitempty"`
 	Completion    *models.TaskCallbackResponse `json:"completion,omitempty"`
 	UpdatedAt     time.Time                    `json:"updated_at"`
+	// Hold asks that the completion is answered only once Client.Release was called, or a few seconds later: the Task
+	// and its log are gone soon after.
+	Hold bool `json:"hold,omitempty"`
 }
 
 // Task is a one-off command of an app.
@@ -51,6 +54,8 @@ type Task struct {
 	State      string                       `json:"state"`
 	Completion *models.TaskCallbackResponse `json:"completion,omitempty"`
 	UpdatedAt  time.Time                    `json:"updated_at"`
+	// Hold is as in Build.
+	Hold bool `json:"hold,omitempty"`
 }
 
 // read returns one record.

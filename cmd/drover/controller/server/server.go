@@ -33,6 +33,7 @@ type Server struct {
 	// records guards read-modify-write of records; jobs are the uploads of this process's life.
 	records sync.Mutex
 	jobs    jobs
+	holds   holds
 }
 
 // New opens the content below dir, which is made when missing.
@@ -70,6 +71,7 @@ func (s *Server) Handler() http.Handler {
 		"POST /internal/v4/apps/{guid}/crashed":                    s.instanceEvent("crashed"),
 		"POST /internal/v4/apps/{guid}/rescheduling":               s.instanceEvent("rescheduling"),
 		"POST /internal/v4/apps/{guid}/readiness_changed":          s.instanceEvent("readiness changed"),
+		"POST /drover/release/{guid}":                              s.release,
 		"PUT /drover/packages/{guid}":                              s.putPackage,
 		"GET /drover/buildpack_cache/{stack}/{guid}":               s.describeCache,
 		"GET /drover/{kind}":                                       s.listRecords,
