@@ -345,6 +345,19 @@ func TestExtract_prefixBelowTmp(t *testing.T) {
 	}
 }
 
+func TestExtract_prefixLeavesTmpToEverybody(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	job := mine(Auto)
+	job.Prefix = "tmp/lifecycle"
+	if _, err := extractTo(t, dir, job, zipped(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, dir)[0]; got != "dtrwxrwxrwx tmp" {
+		t.Errorf("above a root file system this tree gives %q", got)
+	}
+}
+
 // bomb is a gzip stream of zeros in one file, never whole in memory.
 func bomb(t *testing.T, size int64) io.Reader {
 	t.Helper()
