@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		fmt.Fprintln(os.Stdout, "ready")
+		_, _ = io.WriteString(os.Stdout, "ready\n")
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	case asHang:
 		select {}
