@@ -33,6 +33,8 @@ type driverNode struct {
 	plugin   string
 	shim     string
 	registry string
+	// allocs are the ids of the allocations that were started.
+	allocs []string
 }
 
 const pluginName = "nomad-driver-drover"
@@ -57,9 +59,9 @@ func startDriverNode(t *testing.T, imageMB int, options string) *driverNode {
 	n.build(t)
 	n.mountImages(t, imageMB)
 	n.cluster, err = agent.Start(t.Context(), agent.Config{
-		Dir: filepath.Join(dir, "agent"), PluginDir: filepath.Join(dir, "plugins"), NoConsul: true,
+		Dir: filepath.Join(dir, "agent"), PluginDir: filepath.Join(dir, "plugins"), NoConsul: true, LogLevel: os.Getenv("DROVER_E2E_LOG"),
 		Plugins: map[string]string{pluginName: fmt.Sprintf("state_dir = %q\nimage_dir = %q\n%s", n.stateDir(), n.imageDir(), options)},
-		Extra:   "plugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n",
+		Extra:   "telemetry {\n  publish_allocation_metrics = true\n}\nplugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +131,7 @@ func (n *driverNode) showLog(t *testing.T) {
 		return
 	}
 	for line := range strings.Lines(string(raw)) {
-		if strings.Contains(line, "[WARN]") || strings.Contains(line, "[ERROR]") {
+		if strings.Contains(line, "[WARN]") || strings.Contains(line, "[ERROR]") || strings.Contains(line, "@module=drover") || strings.Contains(line, "ignal") {
 			t.Log(strings.TrimSpace(line))
 		}
 	}
@@ -151,12 +153,15 @@ func (n *driverNode) leftovers() []string {
 			left = append(left, "mount "+strings.TrimSpace(line))
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/*/nomad/*.*", "/sys/fs/cgroup/*/nomad/drover-shims/*", "/sys/fs/cgroup/nomad.slice/*/*.scope", "/sys/fs/cgroup/nomad.slice/drover-shims.slice/*/"} {
-		found, _ := filepath.Glob(pattern) // the pattern is good
-		left = append(left, slices.DeleteFunc(found, func(path string) bool {
-			info, err := os.Stat(path)
-			return err != nil || !info.IsDir()
-		})...)
+	for _, alloc := range n.allocs { // other agents may run here too
+		for _, pattern := range []string{"/sys/fs/cgroup/*/nomad/", "/sys/fs/cgroup/*/nomad/drover-shims/t-", "/sys/fs/cgroup/nomad.slice/*/", "/sys/fs/cgroup/nomad.slice/drover-shims.slice/t-"} {
+			name := alloc
+			if strings.HasSuffix(pattern, "t-") {
+				name = alloc[:8]
+			}
+			found, _ := filepath.Glob(pattern + name + "*") // the pattern is good
+			left = append(left, found...)
+		}
 	}
 	for _, pid := range processes(n.shim) {
 		left = append(left, "shim process "+strconv.Itoa(pid))
@@ -223,6 +228,7 @@ func (n *driverNode) start(t *testing.T, job *nomad.Job) *nomad.Allocation {
 		alloc, _, err = n.cluster.Nomad.Allocations().Info(list[0].ID, nil)
 		return err == nil, fmt.Sprint(err)
 	})
+	n.allocs = append(n.allocs, alloc.ID)
 	return alloc
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -56,9 +57,7 @@ func TestDriver(t *testing.T) {
 		}
 	})
 	t.Run("tells the exit status", func(t *testing.T) { checkExit(t, n, image("exit", "7"), 7, "0", "false") })
-	t.Run("tells the signal", func(t *testing.T) {
-		checkExit(t, n, image("then", "--", "fork", "0", "--", "die", "KILL"), 137, "9", "false")
-	})
+	t.Run("tells the signal", func(t *testing.T) { checkSignalled(t, n, image("trap", "600")) })
 	t.Run("tells a kill for want of memory apart", func(t *testing.T) { checkExit(t, n, image("mem", "256"), 137, "9", "true") })
 	t.Run("shares the allocation's directories", func(t *testing.T) { checkDirectories(t, n, image) })
 	t.Run("stops by the image's signal", func(t *testing.T) { checkStop(t, n, image("trap", "0"), "", "SIGUSR1", "user defined signal 1") })
@@ -100,6 +99,19 @@ func checkExit(t *testing.T, n *driverNode, config map[string]any, code int, sig
 	}
 }
 
+func checkSignalled(t *testing.T, n *driverNode, config map[string]any) {
+	t.Helper()
+	alloc := n.start(t, taskOf("signalled", nomad.JobTypeBatch, config))
+	n.await(t, alloc, "running")
+	if err := n.cluster.Nomad.Allocations().Signal(alloc, nil, "main", "SIGKILL"); err != nil {
+		t.Fatal(err)
+	}
+	state := n.await(t, alloc, "dead")
+	if end := event(state, nomad.TaskTerminated).Details; end["exit_code"] != "137" || end["signal"] != "9" || end["oom_killed"] != "false" {
+		t.Errorf("ended with %v, want 137 by signal 9", end)
+	}
+}
+
 func checkDirectories(t *testing.T, n *driverNode, image func(...string) map[string]any) {
 	t.Helper()
 	alloc := n.start(t, taskOf("dirs", nomad.JobTypeBatch, image("then",
@@ -114,7 +126,7 @@ func checkDirectories(t *testing.T, n *driverNode, image func(...string) map[str
 		t.Errorf("the task could write to its logs: %s", describe(state))
 	}
 	dir := filepath.Join(n.cluster.DataDir(), "alloc", alloc.ID)
-	for path, want := range map[string]string{"alloc/data/shared": "for all", "main/local/mine": "for me"} {
+	for path, want := range map[string]string{"alloc/data/shared": "for all\n", "main/local/mine": "for me\n"} {
 		if got, err := os.ReadFile(filepath.Join(dir, path)); err != nil || string(got) != want {
 			t.Errorf("%s on the host: %q, %v", path, got, err)
 		}
@@ -194,7 +206,7 @@ func checkStats(t *testing.T, n *driverNode, config map[string]any) {
 			return false, err.Error()
 		}
 		task := stats.Tasks["main"]
-		return task != nil && task.ResourceUsage.MemoryStats.Usage > 0, "no usage"
+		return task != nil && task.ResourceUsage.MemoryStats.Usage > 0, fmt.Sprintf("%+v", stats.Tasks)
 	})
 	n.awaitLog(t, alloc, "stdout", "ready")
 	if err := n.cluster.Nomad.Allocations().Signal(alloc, nil, "main", "SIGHUP"); err != nil {
@@ -256,7 +268,7 @@ func checkTaskRunInfo(t *testing.T, n *driverNode, ref string) {
 		t.Errorf("environment of a Task:\n%s", got)
 	}
 	ended := phase(state, driver.PhaseEnded)
-	if result, _ := base64.StdEncoding.DecodeString(ended[driver.AnnotationResult]); string(result) != "the result" {
+	if result, _ := base64.StdEncoding.DecodeString(ended[driver.AnnotationResult]); string(result) != "the result\n" {
 		t.Errorf("the event does not carry the result: %v\n%s", ended, describe(state))
 	}
 	if fetched := phase(state, driver.PhaseFetch); fetched[driver.AnnotationMillis] == "" {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -160,9 +161,27 @@ func (t *Task) event(e shim.Event) Event {
 	for name, value := range e.Annotations {
 		notes[name] = value
 	}
-	return Event{
-		TaskID: t.TaskID, AllocID: t.AllocID, TaskName: t.TaskName, Time: e.Time, Message: e.Message, Annotations: notes,
+	if e.Phase == driver.PhaseStarted {
+		// Everything from Nomad's call to a running container.
+		notes[driver.AnnotationMillis] = strconv.FormatInt(e.Time.Sub(t.StartedAt).Milliseconds(), 10)
 	}
+	return Event{
+		TaskID: t.TaskID, AllocID: t.AllocID, TaskName: t.TaskName, Time: e.Time, Annotations: notes,
+		Message: orElse(e.Message, describePhase(e.Phase, notes)),
+	}
+}
+
+// describePhase is what a person reads of an event.
+func describePhase(phase string, notes map[string]string) string {
+	switch phase {
+	case driver.PhaseStarted:
+		return "Container started"
+	case driver.PhaseHealthy:
+		return "Container became healthy"
+	case driver.PhaseEnded:
+		return orElse(notes[driver.AnnotationReason], "Container ended")
+	}
+	return phase
 }
 
 // tellTimeout bounds how long a task's result waits for its last event to be handed on first.
