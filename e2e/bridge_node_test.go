@@ -6,10 +6,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -32,7 +30,7 @@ type bridgeNode struct {
 
 func startBridgeNode(t *testing.T) *bridgeNode {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "drover-e2e-")
+	dir, err := os.MkdirTemp("", "drover-e2e-") //nolint:usetesting // sockets need a short path that other users can traverse
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,25 +81,6 @@ func (n *driverNode) startRuntime(t *testing.T) *nomad.Runtime {
 	return runtime
 }
 
-// hostPort is a port that nobody listens on.
-func hostPort(t *testing.T) uint32 {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	_, text, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint32(port)
-}
-
 // probeLRP runs the probe program in the stack named probe.
 func probeLRP(guid string, args ...string) *models.DesiredLRP {
 	return &models.DesiredLRP{
@@ -117,7 +96,7 @@ func probeLRP(guid string, args ...string) *models.DesiredLRP {
 // webLRP serves HTTP on a free port of the host and is checked there.
 func webLRP(t *testing.T, guid string) *models.DesiredLRP {
 	t.Helper()
-	port := hostPort(t)
+	port := uint32(freePort(t))
 	lrp := probeLRP(guid, "listen", fmt.Sprint(port))
 	lrp.Ports = []uint32{port}
 	lrp.CheckDefinition = &models.CheckDefinition{Checks: []*models.Check{{HttpCheck: &models.HTTPCheck{Port: port, Path: "/"}}}}

@@ -47,7 +47,8 @@ func fetch(t *testing.T, url string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := http.DefaultClient.Do(request)
+	client := &http.Client{Timeout: 5 * time.Second}
+	answer, err := client.Do(request)
 	if err != nil {
 		return "", err
 	}
@@ -57,6 +58,7 @@ func fetch(t *testing.T, url string) (string, error) {
 }
 
 func checkWebLRP(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	lrp := webLRP(t, "web")
 	n.desire(t, lrp)
 	actual := n.instance(t, "web", "does not run", isRunning)
@@ -98,6 +100,7 @@ func checkWebLRP(t *testing.T, n *bridgeNode) {
 }
 
 func checkRoutes(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	lrp := webLRP(t, "routes")
 	n.desire(t, lrp)
 	before := n.instance(t, "routes", "does not run", isRunning)
@@ -121,6 +124,7 @@ func checkRoutes(t *testing.T, n *bridgeNode) {
 }
 
 func checkCrash(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	lrp := webLRP(t, "crash")
 	n.desire(t, lrp)
 	url := fmt.Sprintf("http://127.0.0.1:%d/exit/3", lrp.Ports[0])
@@ -148,6 +152,7 @@ func checkCrash(t *testing.T, n *bridgeNode) {
 }
 
 func checkNeverHealthy(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	lrp := webLRP(t, "sick")
 	lrp.Action.CodependentAction.Actions[0].RunAction.Args = []string{"sleep", "600"}
 	lrp.StartTimeoutMs = 2000
@@ -162,6 +167,7 @@ func checkNeverHealthy(t *testing.T, n *bridgeNode) {
 }
 
 func checkMissingImage(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	lrp := probeLRP("no-image", "sleep", "600")
 	lrp.RootFs = "docker://127.0.0.1:1/team/missing#1"
 	n.desire(t, lrp)
@@ -210,6 +216,7 @@ func (n *bridgeNode) desireTask(t *testing.T, guid string, task *models.TaskDefi
 }
 
 func checkTaskResult(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	definition := probeTask("write", "/tmp/result.json", `{"lifecycle":"probe"}`)
 	definition.ResultFile = "/tmp/result.json"
 	n.desireTask(t, "result", definition)
@@ -220,6 +227,7 @@ func checkTaskResult(t *testing.T, n *bridgeNode) {
 }
 
 func checkTaskFailure(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	n.desireTask(t, "failure", probeTask("exit", "222"))
 	if task := n.ended(t, "failure"); !task.Failed || task.FailureReason != "STG: Exited with status 222" {
 		t.Errorf("failed %t: %q", task.Failed, task.FailureReason)
@@ -239,6 +247,7 @@ func checkTaskFailure(t *testing.T, n *bridgeNode) {
 }
 
 func checkTaskCancel(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	n.desireTask(t, "cancelled", probeTask("sleep", "600"))
 	eventually(t, 30*time.Second, "the task does not run", func() (bool, string) {
 		task, err := n.runtime.Task(t.Context(), "cancelled")
@@ -253,6 +262,7 @@ func checkTaskCancel(t *testing.T, n *bridgeNode) {
 }
 
 func checkBridgeRestart(t *testing.T, n *bridgeNode) {
+	t.Helper()
 	n.desire(t, webLRP(t, "kept"))
 	before := n.instance(t, "kept", "does not run", isRunning)
 	again := &bridgeNode{driverNode: n.driverNode, runtime: n.startRuntime(t)}

@@ -7,13 +7,13 @@ import (
 )
 
 // StartTask lets a cell run a pending Task.
-func (m *Memory) StartTask(t testing.TB, guid, cellID string) {
-	t.Helper()
+func (m *Memory) StartTask(tb testing.TB, guid, cellID string) {
+	tb.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	task := m.tasks[guid]
 	if task == nil || task.State != models.Task_Pending {
-		t.Fatalf("task %q is not pending", guid)
+		tb.Fatalf("task %q is not pending", guid)
 	}
 	task.State = models.Task_Running
 	task.CellId = cellID
@@ -21,13 +21,13 @@ func (m *Memory) StartTask(t testing.TB, guid, cellID string) {
 }
 
 // CompleteTask ends a Task: failed when failure is not empty, else with a result.
-func (m *Memory) CompleteTask(t testing.TB, guid, failure, result string) {
-	t.Helper()
+func (m *Memory) CompleteTask(tb testing.TB, guid, failure, result string) {
+	tb.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	task := m.tasks[guid]
 	if task == nil || (task.State != models.Task_Pending && task.State != models.Task_Running) {
-		t.Fatalf("task %q is neither pending nor running", guid)
+		tb.Fatalf("task %q is neither pending nor running", guid)
 	}
 	cell := task.CellId
 	m.complete(task, failure, result)
@@ -35,9 +35,9 @@ func (m *Memory) CompleteTask(t testing.TB, guid, failure, result string) {
 }
 
 // ClaimLRP lets a cell take an instance.
-func (m *Memory) ClaimLRP(t testing.TB, guid string, index int32, instance models.ActualLRPInstanceKey) {
-	t.Helper()
-	m.change(t, guid, index, func(actual *models.ActualLRP) {
+func (m *Memory) ClaimLRP(tb testing.TB, guid string, index int32, instance models.ActualLRPInstanceKey) {
+	tb.Helper()
+	m.change(tb, guid, index, func(actual *models.ActualLRP) {
 		actual.State = models.ActualLRPStateClaimed
 		actual.ActualLRPInstanceKey = instance
 		actual.PlacementError = ""
@@ -45,9 +45,9 @@ func (m *Memory) ClaimLRP(t testing.TB, guid string, index int32, instance model
 }
 
 // RunLRP lets a cell run an instance, reachable and routable.
-func (m *Memory) RunLRP(t testing.TB, guid string, index int32, instance models.ActualLRPInstanceKey, net models.ActualLRPNetInfo) {
-	t.Helper()
-	m.change(t, guid, index, func(actual *models.ActualLRP) {
+func (m *Memory) RunLRP(tb testing.TB, guid string, index int32, instance models.ActualLRPInstanceKey, net models.ActualLRPNetInfo) {
+	tb.Helper()
+	m.change(tb, guid, index, func(actual *models.ActualLRP) {
 		actual.State = models.ActualLRPStateRunning
 		actual.ActualLRPInstanceKey = instance
 		actual.ActualLRPNetInfo = net
@@ -57,9 +57,9 @@ func (m *Memory) RunLRP(t testing.TB, guid string, index int32, instance models.
 }
 
 // CrashLRP ends an instance, for good as far as Memory is concerned.
-func (m *Memory) CrashLRP(t testing.TB, guid string, index int32, reason string) {
-	t.Helper()
-	m.change(t, guid, index, func(actual *models.ActualLRP) {
+func (m *Memory) CrashLRP(tb testing.TB, guid string, index int32, reason string) {
+	tb.Helper()
+	m.change(tb, guid, index, func(actual *models.ActualLRP) {
 		actual.State = models.ActualLRPStateCrashed
 		actual.ActualLRPInstanceKey = models.ActualLRPInstanceKey{}
 		actual.ActualLRPNetInfo = models.EmptyActualLRPNetInfo()
@@ -70,18 +70,18 @@ func (m *Memory) CrashLRP(t testing.TB, guid string, index int32, reason string)
 }
 
 // FailPlacement gives an unclaimed instance a placement error.
-func (m *Memory) FailPlacement(t testing.TB, guid string, index int32, text string) {
-	t.Helper()
-	m.change(t, guid, index, func(actual *models.ActualLRP) { actual.PlacementError = text })
+func (m *Memory) FailPlacement(tb testing.TB, guid string, index int32, text string) {
+	tb.Helper()
+	m.change(tb, guid, index, func(actual *models.ActualLRP) { actual.PlacementError = text })
 }
 
-func (m *Memory) change(t testing.TB, guid string, index int32, how func(*models.ActualLRP)) {
-	t.Helper()
+func (m *Memory) change(tb testing.TB, guid string, index int32, how func(*models.ActualLRP)) {
+	tb.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	entry := m.lrps[guid]
 	if entry == nil || int(index) >= len(entry.actuals) {
-		t.Fatalf("LRP %q has no instance %d", guid, index)
+		tb.Fatalf("LRP %q has no instance %d", guid, index)
 	}
 	actual := entry.actuals[index]
 	how(actual)

@@ -47,6 +47,7 @@ func Contract(t *testing.T, newRuntime func(t *testing.T) bridge.Runtime) {
 }
 
 func testDesireLRP(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	before := time.Now().Add(-time.Second).UnixNano()
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
@@ -75,6 +76,7 @@ func testDesireLRP(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testDesiredLRPRoundTrip(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	want := LRP("lrp-1")
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
@@ -108,6 +110,7 @@ func testDesiredLRPRoundTrip(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testDesireLRPTwice(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
 	second := LRP("lrp-1")
@@ -119,6 +122,7 @@ func testDesireLRPTwice(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testUnknownLRP(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	_, err := runtime.DesiredLRP(ctx, "none")
 	mustFail(t, err, models.ErrResourceNotFound)
@@ -134,6 +138,7 @@ func testUnknownLRP(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testLRPFilters(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	other := LRP("lrp-2")
 	other.Domain = "other"
@@ -179,6 +184,7 @@ func testLRPFilters(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testUpdateLRP(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
 	before := mustGet(runtime.DesiredLRP(ctx, "lrp-1"))(t)
@@ -206,6 +212,7 @@ func testUpdateLRP(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testEmptyUpdate(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
 	mustDo(t, runtime.UpdateLRP(ctx, "lrp-1", &models.DesiredLRPUpdate{}))
@@ -215,6 +222,7 @@ func testEmptyUpdate(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testScale(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
 	for _, count := range []int32{4, 1, 0, 2} {
@@ -234,6 +242,7 @@ func testScale(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testRemoveLRP(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
 	first := mustGet(runtime.DesiredLRP(ctx, "lrp-1"))(t)
@@ -253,6 +262,7 @@ func testRemoveLRP(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testRetire(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireLRP(ctx, LRP("lrp-1")))
 	mustDo(t, runtime.RetireActualLRP(ctx, &models.ActualLRPKey{ProcessGuid: "lrp-1", Index: 1, Domain: "cf-apps"}))

@@ -13,6 +13,7 @@ import (
 )
 
 func testDesireTask(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireTask(ctx, "task-1", "cf-tasks", Task()))
 	mustDo(t, runtime.DesireTask(ctx, "task-2", "cf-app-staging", Task()))
@@ -36,12 +37,14 @@ func testDesireTask(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testDesireTaskTwice(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireTask(ctx, "task-1", "cf-tasks", Task()))
 	mustFail(t, runtime.DesireTask(ctx, "task-1", "other", Task()), models.ErrResourceExists)
 }
 
 func testUnknownTask(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	_, err := runtime.Task(ctx, "none")
 	mustFail(t, err, models.ErrResourceNotFound)
@@ -51,6 +54,7 @@ func testUnknownTask(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testCancelTask(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.DesireTask(ctx, "task-1", "cf-tasks", Task()))
 	mustFail(t, runtime.ResolvingTask(ctx, "task-1"), models.NewTaskTransitionError(models.Task_Pending, models.Task_Resolving))
@@ -75,6 +79,7 @@ func testCancelTask(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testCompletions(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	hints := runtime.Completions(ctx)
@@ -100,6 +105,7 @@ func testCompletions(t *testing.T, runtime bridge.Runtime) {
 }
 
 func testDomains(t *testing.T, runtime bridge.Runtime) {
+	t.Helper()
 	ctx := t.Context()
 	mustDo(t, runtime.UpsertDomain(ctx, "for-ever", 0))
 	mustDo(t, runtime.UpsertDomain(ctx, "for.a/while", time.Hour))

@@ -29,17 +29,6 @@ func (a *allocations) of(jobID string) []*api.AllocationListStub {
 	return a.byJob[jobID]
 }
 
-// jobs returns the ids of all jobs that have allocations.
-func (a *allocations) jobs() []string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	ids := make([]string, 0, len(a.byJob))
-	for id := range a.byJob {
-		ids = append(ids, id)
-	}
-	return ids
-}
-
 // ours is the filter for the jobs of LRPs and Tasks.
 const ours = `JobID matches "^(lrp|task)-"`
 

@@ -90,6 +90,7 @@ func clear(t *testing.T, client *api.Client) {
 func TestRuntime_keepsTheContract(t *testing.T) {
 	cluster := startCluster(t)
 	bridgetest.Contract(t, func(t *testing.T) bridge.Runtime {
+		t.Helper()
 		clear(t, cluster.Nomad)
 		return startRuntime(t, cluster.Nomad)
 	})

@@ -90,6 +90,7 @@ func running(t *testing.T, client *api.Client, id string, count int) []*api.Allo
 }
 
 func testUpdateInPlace(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	runtime := startRuntime(t, cluster.Nomad)
 	lrp := bridgetest.LRP("in-place")
 	lrp.Ports = nil
@@ -142,6 +143,7 @@ func testUpdateInPlace(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testPrivateRunInfo(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	runtime := startRuntime(t, cluster.Nomad)
 	lrp := bridgetest.LRP("private")
 	lrp.Instances = 1
@@ -176,7 +178,7 @@ func testPrivateRunInfo(t *testing.T, cluster *agent.Cluster) {
 	}
 	reader, err := cluster.Nomad.AllocFS().Cat(&api.Allocation{ID: alloc.ID, NodeID: alloc.NodeID}, translate.TaskName+"/"+driver.RunInfoFile, nil)
 	if err == nil {
-		defer reader.Close()
+		defer func() { _ = reader.Close() }()
 		shown, readErr := io.ReadAll(reader)
 		if readErr == nil && strings.Contains(string(shown), string(text[:64])) {
 			t.Error("nomad alloc fs shows the run info")
@@ -193,6 +195,7 @@ func halfDesired(t *testing.T, client *api.Client, guid string, at time.Time) {
 }
 
 func testHalfDesired(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	halfDesired(t, cluster.Nomad, "old", time.Now().Add(-time.Minute))
 	halfDesired(t, cluster.Nomad, "fresh", time.Now())
 	runtime := startRuntime(t, cluster.Nomad)
@@ -213,6 +216,7 @@ func testHalfDesired(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testAbandoned(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	halfDesired(t, cluster.Nomad, "old", time.Now().Add(-time.Hour))
 	startRuntime(t, cluster.Nomad)
 	eventually(t, "the record is gone", func() bool {
@@ -223,6 +227,7 @@ func testAbandoned(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testReplicas(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	one, two := startRuntime(t, cluster.Nomad), startRuntime(t, cluster.Nomad)
 	must(t, one.DesireLRP(t.Context(), bridgetest.LRP("shared")))
 	if err := two.DesireLRP(t.Context(), bridgetest.LRP("shared")); !errors.Is(err, models.ErrResourceExists) {
@@ -262,6 +267,7 @@ func testReplicas(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testRace(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	runtimes := []*nomad.Runtime{startRuntime(t, cluster.Nomad), startRuntime(t, cluster.Nomad)}
 	var won atomic.Int32
 	var group sync.WaitGroup
@@ -289,6 +295,7 @@ func testRace(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testPlacementError(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	runtime := startRuntime(t, cluster.Nomad)
 	must(t, runtime.DesireLRP(t.Context(), bridgetest.LRP("nowhere")))
 	eventually(t, "both instances have the placement error", func() bool {
@@ -307,6 +314,7 @@ func (c *clock) now() time.Time              { return time.Now().Add(time.Durati
 func (c *clock) putForward(by time.Duration) { c.ahead.Add(int64(by)) }
 
 func testUnplaceableTask(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	var now clock
 	runtime := startRuntimeAt(t, cluster.Nomad, now.now)
 	must(t, runtime.DesireTask(t.Context(), "nowhere", "cf-tasks", bridgetest.Task()))
@@ -325,6 +333,7 @@ func testUnplaceableTask(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testForgottenTask(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	var now clock
 	runtime := startRuntimeAt(t, cluster.Nomad, now.now)
 	kept := bridgetest.Task()
@@ -342,6 +351,7 @@ func testForgottenTask(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testRestoredJob(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	var now clock
 	runtime := startRuntimeAt(t, cluster.Nomad, now.now)
 	must(t, runtime.DesireLRP(t.Context(), bridgetest.LRP("lost")))
@@ -355,6 +365,7 @@ func testRestoredJob(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testRefusedJob(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	runtime := startRuntime(t, cluster.Nomad)
 	lrp := bridgetest.LRP("refused")
 	lrp.Ports = []uint32{8080, 8080}
@@ -366,6 +377,7 @@ func testRefusedJob(t *testing.T, cluster *agent.Cluster) {
 }
 
 func testNothingLeft(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	runtime := startRuntime(t, cluster.Nomad)
 	must(t, runtime.DesireLRP(t.Context(), bridgetest.LRP("gone")))
 	must(t, runtime.DesireTask(t.Context(), "gone", "cf-tasks", bridgetest.Task()))
@@ -391,6 +403,7 @@ func wantNothing(t *testing.T, client *api.Client) {
 }
 
 func testAway(t *testing.T, cluster *agent.Cluster) {
+	t.Helper()
 	runtime := startRuntime(t, cluster.Nomad)
 	must(t, runtime.DesireLRP(t.Context(), bridgetest.LRP("there")))
 	must(t, cluster.StopNomad(t.Context()))

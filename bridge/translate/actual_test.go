@@ -39,9 +39,7 @@ func index(i int) func(*api.AllocationListStub) {
 	return func(a *api.AllocationListStub) { a.Name = fmt.Sprintf("lrp-guid.lrp[%d]", i) }
 }
 
-func desired(status string) func(*api.AllocationListStub) {
-	return func(a *api.AllocationListStub) { a.DesiredStatus = status }
-}
+func unwanted(a *api.AllocationListStub) { a.DesiredStatus = api.AllocDesiredStatusStop }
 
 func ports(list ...api.PortMapping) func(*api.AllocationListStub) {
 	return func(a *api.AllocationListStub) {
@@ -82,17 +80,19 @@ func summary(a *models.ActualLRP) string {
 	return fmt.Sprintf("%s tag %s.%d routable %t", text, a.ModificationTag.Epoch, a.ModificationTag.Index, a.GetRoutable())
 }
 
-func TestActuals(t *testing.T) {
+type actualsTest struct {
+	name   string
+	allocs []*api.AllocationListStub
+	want   []string
+}
+
+func actualsTests() []actualsTest {
 	started := phase(driver.PhaseStarted, 20, driver.AnnotationInstanceGUID, "guid-1", driver.AnnotationAddress, "172.26.64.2")
 	healthy := phase(driver.PhaseHealthy, 30, driver.AnnotationInstanceGUID, "guid-1")
 	ended := phase(driver.PhaseEnded, 40, driver.AnnotationReason, "APP/PROC/WEB: Exited with status 3")
 	terminated := event(api.TaskTerminated, 41, "exit_code", "3")
 	web := ports(api.PortMapping{Label: "p8080", Value: 25000, To: 8080, HostIP: "10.0.0.1"}, api.PortMapping{Label: "p2222", Value: 25001, To: 2222, HostIP: "10.0.0.1"})
-	tests := []struct {
-		name   string
-		allocs []*api.AllocationListStub
-		want   []string
-	}{
+	return []actualsTest{
 		{"an instance without an allocation is unclaimed with the placement error", nil,
 			[]string{"0 UNCLAIMED since 5 no place tag epoch.11 routable false"}},
 		{"an allocation on its way is claimed by its node",
@@ -135,19 +135,22 @@ func TestActuals(t *testing.T) {
 			[]*api.AllocationListStub{alloc("a", 12, "failed", task("dead", 0, event(api.TaskDriverFailure, 40, "driver_error", "image x: not found"), event(api.TaskNotRestarting, 42)))},
 			[]string{"0 CRASHED since 42 crashed 1 times: failed to create container: image x: not found tag epoch.13 routable false"}},
 		{"an allocation that shall stop counts while nothing replaces it",
-			[]*api.AllocationListStub{alloc("a", 12, "running", desired("stop"), task("running", 0, started, healthy))},
+			[]*api.AllocationListStub{alloc("a", 12, "running", unwanted, task("running", 0, started, healthy))},
 			[]string{"0 RUNNING since 30 guid-1@node address of node/172.26.64.2 tag epoch.13 routable true"}},
 		{"a replacement counts before what it replaces",
-			[]*api.AllocationListStub{alloc("b", 20, "pending"), alloc("a", 12, "running", desired("stop"), task("running", 0, started, healthy))},
+			[]*api.AllocationListStub{alloc("b", 20, "pending"), alloc("a", 12, "running", unwanted, task("running", 0, started, healthy))},
 			[]string{"0 CLAIMED since 20 b@node tag epoch.21 routable false"}},
 		{"an instance beyond the number is listed until it has stopped",
-			[]*api.AllocationListStub{alloc("b", 13, "running", index(1), desired("stop")), alloc("c", 13, "complete", index(2), desired("stop"))},
+			[]*api.AllocationListStub{alloc("b", 13, "running", index(1), unwanted), alloc("c", 13, "complete", index(2), unwanted)},
 			[]string{"0 UNCLAIMED since 5 no place tag epoch.11 routable false", "1 CLAIMED since 13 b@node tag epoch.14 routable false"}},
 		{"allocations of an earlier LRP of the same guid do not count",
 			[]*api.AllocationListStub{alloc("a", 9, "running", task("running", 0, started, healthy))},
 			[]string{"0 UNCLAIMED since 5 no place tag epoch.11 routable false"}},
 	}
-	for _, test := range tests {
+}
+
+func TestActuals(t *testing.T) {
+	for _, test := range actualsTests() {
 		t.Run(test.name, func(t *testing.T) {
 			lrp := &models.DesiredLRP{ProcessGuid: "guid", Domain: "cf-apps", Instances: 1, ModificationTag: &models.ModificationTag{Epoch: "epoch"}}
 			var got []string
@@ -215,7 +218,7 @@ func TestTaskOf(t *testing.T) {
 			TaskState{State: models.Task_Completed, CellID: "node"}},
 		{"a lost node fails the task", []*api.AllocationListStub{alloc("a", 12, "lost", task("running", 0, started))}, false,
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "cell disappeared before completion"}},
-		{"a task that was stopped from outside fails", []*api.AllocationListStub{alloc("a", 12, "complete", desired("stop"), task("dead", 0, started))}, false,
+		{"a task that was stopped from outside fails", []*api.AllocationListStub{alloc("a", 12, "complete", unwanted, task("dead", 0, started))}, false,
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "cell disappeared before completion"}},
 		{"allocations of an earlier task of the same guid do not count", []*api.AllocationListStub{alloc("a", 9, "complete", task("dead", 0))}, false, TaskState{State: models.Task_Pending}},
 	}

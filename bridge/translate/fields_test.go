@@ -346,6 +346,7 @@ func visit(value reflect.Value, each func(field string, value reflect.Value) boo
 				return true
 			}
 		}
+	default: // what has no fields
 	}
 	return false
 }
@@ -458,6 +459,8 @@ func fill(value reflect.Value, field string, depth int) {
 		value.SetInt(1)
 	case reflect.Uint32, reflect.Uint64:
 		value.SetUint(8080)
+	default:
+		// An interface, that is a oneof: set by its owner above.
 	}
 	if strings.HasSuffix(field, ".MemoryMb") {
 		value.SetInt(64)

@@ -154,8 +154,8 @@ func Placement(metric *api.AllocationMetric) string {
 func exhausted(dimensions map[string]int) []string {
 	var names []string
 	for dimension := range dimensions {
-		switch {
-		case dimension == "memory", dimension == "disk":
+		switch dimension {
+		case "memory", "disk":
 			names = append(names, dimension)
 		default:
 			names = append(names, "containers")

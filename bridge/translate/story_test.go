@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,34 +133,27 @@ func roundTrip(t *testing.T, value any) any {
 func prune(value any) any {
 	switch value := value.(type) {
 	case map[string]any:
-		for key, child := range value {
-			pruned := prune(child)
-			if pruned == nil {
-				delete(value, key)
-				continue
-			}
-			value[key] = pruned
+		maps.DeleteFunc(value, func(key string, child any) bool {
+			value[key] = prune(child)
+			return value[key] == nil
+		})
+		if len(value) > 0 {
+			return value
 		}
-		if len(value) == 0 {
-			return nil
-		}
+		return nil
 	case []any:
-		for i := range value {
-			if text, is := value[i].(string); !is || text != "" {
-				value[i] = prune(value[i])
+		for i, child := range value {
+			if child != "" {
+				value[i] = prune(child)
 			}
 		}
-		if len(value) == 0 {
-			return nil
+		if len(value) > 0 {
+			return value
 		}
-	case bool:
-		if !value {
-			return nil
-		}
-	case string:
-		if value == "" {
-			return nil
-		}
+		return nil
+	}
+	if value == "" || value == false {
+		return nil
 	}
 	return value
 }
