@@ -35,7 +35,6 @@ type Server struct {
 	app      *handlers.App
 	http     *http.Server
 	listener net.Listener
-	tls      bool
 }
 
 // Open makes the content directory and listens; nothing is answered before Serve. The distribution library logs each
@@ -59,7 +58,6 @@ func Open(ctx context.Context, config registry.Config, log *slog.Logger) (*Serve
 	return &Server{
 		app:      app,
 		listener: listener,
-		tls:      config.TLS.Enabled(),
 		http: &http.Server{
 			Handler:           tellFailures(app, log),
 			ReadHeaderTimeout: 10 * time.Second,
@@ -121,22 +119,21 @@ func newApp(ctx context.Context, dir string) (app *handlers.App, err error) {
 }
 
 func listen(ctx context.Context, config registry.Config) (net.Listener, error) {
-	var options tls.Config
+	var options *tls.Config
 	if config.TLS.Enabled() {
-		loaded, err := tlsConfig(config.TLS)
-		if err != nil {
+		var err error
+		if options, err = tlsConfig(config.TLS); err != nil {
 			return nil, err
 		}
-		options = *loaded
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for image requests: %w", err)
 	}
-	if !config.TLS.Enabled() {
+	if options == nil {
 		return listener, nil
 	}
-	return tls.NewListener(listener, &options), nil
+	return tls.NewListener(listener, options), nil
 }
 
 func tlsConfig(files registry.TLSFiles) (*tls.Config, error) {

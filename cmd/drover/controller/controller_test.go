@@ -130,7 +130,7 @@ func (p *platform) cell(domain string, work func(task *models.Task) (failure, re
 func (p *platform) stageNode(task *models.Task) (failure, result string) {
 	serial := task.Action.TimeoutAction.Action.SerialAction.Actions
 	download := serial[0].ParallelAction.Actions[0].DownloadAction
-	response, err := p.calls.Get(download.From)
+	response, err := p.call(http.MethodGet, download.From, "", nil)
 	if err != nil {
 		p.t.Error(err)
 		return "Downloading app package failed", ""
@@ -157,6 +157,15 @@ func (p *platform) stageNode(task *models.Task) (failure, result string) {
 	return "", `{"lifecycle_type":"buildpack","lifecycle_metadata":{"detected_buildpack":"node"},"process_types":{"web":"node server.js"},"execution_metadata":""}`
 }
 
+func (p *platform) call(method, url, contentType string, body io.Reader) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(p.t.Context(), method, url, body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", contentType)
+	return p.calls.Do(request)
+}
+
 func (p *platform) upload(to, content string) {
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
@@ -167,7 +176,7 @@ func (p *platform) upload(to, content string) {
 	if err := errors.Join(err, form.Close()); err != nil {
 		p.t.Error(err)
 	}
-	response, err := p.calls.Post(to, form.FormDataContentType(), &body)
+	response, err := p.call(http.MethodPost, to, form.FormDataContentType(), &body)
 	if err != nil {
 		p.t.Error(err)
 		return
@@ -180,7 +189,7 @@ func (p *platform) upload(to, content string) {
 	for job.Entity.Status != "finished" {
 		answer := response
 		if job.Metadata.URL != "" {
-			if answer, err = p.calls.Get(p.platform.CC + job.Metadata.URL); err != nil {
+			if answer, err = p.call(http.MethodGet, p.platform.CC+job.Metadata.URL, "", nil); err != nil {
 				p.t.Error(err)
 				return
 			}
@@ -344,11 +353,11 @@ func TestScaleAndDelete(t *testing.T) {
 	p := newPlatform(t)
 	p.cell(recipe.DomainStaging, p.stageNode)
 	ctx := t.Context()
-	app, err := p.Push(ctx, Push{Name: "hello", Dir: p.source()}, Observer{})
-	if err != nil {
+	if _, err := p.Push(ctx, Push{Name: "hello", Dir: p.source()}, Observer{}); err != nil {
 		t.Fatal(err)
 	}
-	if app, err = p.Scale(ctx, "hello", 3); err != nil {
+	app, err := p.Scale(ctx, "hello", 3)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if instances, err := p.Instances(ctx, app); err != nil || len(instances) != 3 {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"drover/bridge/translate"
@@ -62,7 +63,7 @@ func scenes() []scene {
 // Run plays the demo on a platform of its own below dir, which is removed when all went well.
 func Run(ctx context.Context, config dev.Config, out io.Writer) error {
 	d := &demo{out: out, dir: config.Dir, shown: &bytes.Buffer{}, began: time.Now()}
-	d.traces = traces{dirs: []string{config.Dir}, links: links()}
+	d.traces.dirs, d.traces.links, d.traces.groups = []string{config.Dir}, links(), dev.Cgroups()
 	err := d.run(ctx, config)
 	if err != nil {
 		return fmt.Errorf("%w\nlogs are kept in %s", err, filepath.Join(config.Dir, "logs"))
@@ -84,7 +85,6 @@ func (d *demo) run(ctx context.Context, config dev.Config) error {
 	d.traces.dirs = append(d.traces.dirs, platform.Info.Tasks)
 	err = d.play(ctx)
 	d.title("take the platform down")
-	d.noteAllocs(context.WithoutCancel(ctx))
 	if stopped := platform.Stop(context.WithoutCancel(ctx)); stopped != nil {
 		err = errors.Join(err, fmt.Errorf("take the platform down: %w", stopped))
 	}
@@ -97,12 +97,15 @@ func (d *demo) run(ctx context.Context, config dev.Config) error {
 // play shows the scenes, and stops early when a part of the platform ends.
 func (d *demo) play(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	go func() {
 		if err := d.platform.Wait(ctx); err != nil {
 			cancel(err)
 		}
 	}()
+	var noting sync.WaitGroup
+	defer noting.Wait()
+	defer cancel(nil)
+	noting.Go(func() { d.noteAllocs(ctx) })
 	var err error
 	if d.session, err = apps.Open(d.platform.Info, io.MultiWriter(d.out, d.shown), d.out); err != nil {
 		return err
@@ -112,7 +115,6 @@ func (d *demo) play(ctx context.Context) error {
 		if err := s.play(d, ctx); err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", s.title, err), context.Cause(ctx))
 		}
-		d.noteAllocs(ctx)
 	}
 	return nil
 }
@@ -304,14 +306,22 @@ func (d *demo) deleteBoth(ctx context.Context) error {
 	})
 }
 
-// noteAllocs remembers which allocations there were, for the search for what they left.
+// noteAllocs remembers which allocations there are, until ctx ends, for the search for what they left.
 func (d *demo) noteAllocs(ctx context.Context) {
-	allocs, _, err := d.platform.Cluster.Nomad.Allocations().List((&api.QueryOptions{Namespace: "*"}).WithContext(ctx))
-	if err != nil {
-		return // Nomad is gone; the directory is a mark of its own
-	}
-	for _, alloc := range allocs {
-		d.traces.add(alloc.ID)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		allocs, _, err := d.platform.Cluster.Nomad.Allocations().List((&api.QueryOptions{Namespace: "*"}).WithContext(ctx))
+		for _, alloc := range allocs {
+			d.traces.add(alloc.ID)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		if err != nil && ctx.Err() == nil {
+			return // Nomad is gone, of which others tell
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -11,21 +10,29 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+
+	"drover/cmd/drover/dev"
 )
 
 // traces are the marks by which things of one platform are known: its directories, its network devices and the
 // ids of its allocations, in names of cgroups, network namespaces, mounts and processes.
 type traces struct {
-	dirs   []string
+	dirs []string
+	// links and groups are the network devices and cgroups before the platform came.
+	links  []string
+	groups []string
+
+	mutex  sync.Mutex
 	allocs []string
-	// links are the network devices before the platform came.
-	links []string
 }
 
 // allocMark is the part of an allocation's id that is in every name made from it.
 const allocMark = 8
 
 func (t *traces) add(allocID string) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
 	if mark := allocID[:min(len(allocID), allocMark)]; !slices.Contains(t.allocs, mark) {
 		t.allocs = append(t.allocs, mark)
 	}
@@ -40,71 +47,106 @@ func (t *traces) in(text string) bool {
 // left lists what is still there of the platform: nothing, when it was taken down properly.
 func (t *traces) left(ctx context.Context) []string {
 	var found []string
-	note := func(kind, what string) { found = append(found, kind+" "+what) }
-	for _, line := range readLines("/proc/self/mountinfo") {
-		if t.in(line) {
-			note("mount", line)
-		}
-	}
-	for _, pid := range pids() {
-		if what := t.process(pid); what != "" {
-			note("process", what)
-		}
-	}
-	for _, path := range t.cgroups() {
-		note("cgroup", path)
-	}
-	for _, dir := range []string{"/run/netns", "/var/run/netns"} {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue // there are no named namespaces
-		}
-		for _, entry := range entries {
-			if t.in(entry.Name()) {
-				note("network namespace", filepath.Join(dir, entry.Name()))
-			}
-		}
-	}
-	for _, link := range links() {
-		if strings.HasPrefix(link, "drover") && !slices.Contains(t.links, link) {
-			note("network device", link)
-		}
-	}
-	if rules, err := exec.CommandContext(ctx, "iptables-save").Output(); err == nil {
-		for line := range strings.Lines(string(rules)) {
-			if t.in(line) {
-				note("packet filter rule", strings.TrimSpace(line))
-			}
+	for _, look := range []struct {
+		kind  string
+		there []string
+	}{
+		{"mount", t.marked(readLines("/proc/self/mountinfo"))},
+		{"process", t.processes()},
+		{"cgroup", t.cgroups()},
+		{"network namespace", t.marked(append(names("/run/netns"), names("/var/run/netns")...))},
+		{"network device", t.devices()},
+		{"packet filter rule", t.marked(rules(ctx))},
+	} {
+		for _, what := range look.there {
+			found = append(found, look.kind+" "+what)
 		}
 	}
 	return found
 }
 
-// process describes a process of the platform; it is empty for others, for ourselves and for those who started us.
-func (t *traces) process(pid int) string {
-	if slices.Contains(ancestors(), pid) {
-		return ""
+// marked are those of some texts that bear a mark of the platform.
+func (t *traces) marked(texts []string) []string {
+	return slices.DeleteFunc(texts, func(text string) bool { return !t.in(text) })
+}
+
+// devices are network devices of our kind that were not there before.
+func (t *traces) devices() []string {
+	return slices.DeleteFunc(links(), func(link string) bool {
+		return !strings.HasPrefix(link, "drover") || slices.Contains(t.links, link)
+	})
+}
+
+// processes are those of the platform, other than ourselves and those who started us.
+func (t *traces) processes() []string {
+	ours := ancestors()
+	var found []string
+	for _, pid := range pids() {
+		command := strings.Join(strings.Split(readText(fmt.Sprintf("/proc/%d/cmdline", pid)), "\x00"), " ")
+		bears := t.in(command) || t.in(readText(fmt.Sprintf("/proc/%d/cgroup", pid)))
+		if bears && !slices.Contains(ours, pid) {
+			found = append(found, fmt.Sprintf("%d %s", pid, command))
+		}
 	}
-	command := strings.Join(strings.Split(readText(fmt.Sprintf("/proc/%d/cmdline", pid)), "\x00"), " ")
-	if !t.in(command) && !t.in(readText(fmt.Sprintf("/proc/%d/cgroup", pid))) {
-		return ""
-	}
-	return fmt.Sprintf("%d %s", pid, command)
+	return found
 }
 
 func (t *traces) cgroups() []string {
 	var found []string
-	// A cgroup that goes away while we walk is no leftover.
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return nil
-		}
-		if t.in(entry.Name()) {
+	for _, path := range dev.Cgroups() {
+		if !slices.Contains(t.groups, path) && !dev.Others() {
 			found = append(found, path)
 		}
-		return nil
-	})
+	}
+	var walk func(dir string)
+	walk = func(dir string) {
+		for _, name := range directories(dir) {
+			path := filepath.Join(dir, name)
+			if t.in(name) {
+				found = append(found, path)
+			}
+			walk(path)
+		}
+	}
+	walk("/sys/fs/cgroup")
 	return found
+}
+
+// directories are the names of the directories in one; what is gone holds none.
+func directories(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var list []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			list = append(list, entry.Name())
+		}
+	}
+	return list
+}
+
+// names are those of a directory's entries; what is gone holds none.
+func names(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	list := make([]string, 0, len(entries))
+	for _, entry := range entries {
+		list = append(list, filepath.Join(dir, entry.Name()))
+	}
+	return list
+}
+
+// rules are those of the packet filter.
+func rules(ctx context.Context) []string {
+	text, err := exec.CommandContext(ctx, "iptables-save").Output()
+	if err != nil {
+		return nil
+	}
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
 // ancestors are our own process and those that it descends from.
@@ -131,13 +173,9 @@ func parent(pid int) int {
 }
 
 func pids() []int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
 	var list []int
-	for _, entry := range entries {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+	for _, name := range directories("/proc") {
+		if pid, err := strconv.Atoi(name); err == nil {
 			list = append(list, pid)
 		}
 	}

@@ -57,6 +57,7 @@ type step struct {
 func steps() []step {
 	return []step{
 		{"take the state directory", (*Platform).takeDir},
+		{"look at the machine's cgroups", (*Platform).rememberCgroups},
 		{"open the log", (*Platform).openLog},
 		{"make certificates", (*Platform).makeCertificates},
 		{"make root file systems", (*Platform).makeRootFS},
@@ -169,6 +170,11 @@ func (p *Platform) takeDir(context.Context) (func(context.Context) error, error)
 		}
 	}
 	return release, nil
+}
+
+func (p *Platform) rememberCgroups(context.Context) (func(context.Context) error, error) {
+	before := Cgroups()
+	return func(context.Context) error { return removeCgroups(before) }, nil
 }
 
 func (p *Platform) openLog(context.Context) (func(context.Context) error, error) {

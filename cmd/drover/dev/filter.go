@@ -11,9 +11,11 @@ import (
 	"strings"
 )
 
-// filter is a picture of the machine's IPv4 packet filter: the chains of its tables, and which tables there are.
+// filter is a picture of the machine's packet filter: the chains of its tables, and which tables there are.
 type filter struct {
-	tables         []string
+	// tables are lines of nft, such as "table ip nat".
+	tables []string
+	// chains are by program and table, such as "iptables nat".
 	chains         map[string][]string
 	dropsForwarded bool
 }
@@ -23,48 +25,77 @@ func filterTables() []string {
 	return []string{"nat", "filter"}
 }
 
+// families maps nft's names of protocols to the programs that edit their tables.
+func families() map[string]string {
+	return map[string]string{"ip": "iptables", "ip6": "ip6tables"}
+}
+
 // readFilter takes a picture.
 func readFilter(ctx context.Context) (filter, error) {
 	picture := filter{chains: map[string][]string{}}
-	if _, err := exec.LookPath("nft"); err == nil {
+	if hasNFT() {
 		tables, err := output(ctx, nil, "nft", "list", "tables")
 		if err != nil {
 			return picture, err
 		}
 		picture.tables = lines(tables)
 	}
-	for _, table := range filterTables() {
-		saved, err := output(ctx, nil, "iptables-save", "-t", table)
-		if err != nil {
-			return picture, err
-		}
-		for _, line := range lines(saved) {
-			if name, ok := strings.CutPrefix(line, ":"); ok {
-				chain, policy, _ := strings.Cut(name, " ")
-				picture.chains[table] = append(picture.chains[table], chain)
-				picture.dropsForwarded = picture.dropsForwarded || (table == "filter" && chain == "FORWARD" && strings.HasPrefix(policy, "DROP"))
+	for _, program := range families() {
+		for _, table := range filterTables() {
+			saved, err := output(ctx, nil, program+"-save", "-t", table)
+			if err != nil {
+				return picture, err
 			}
+			picture.add(program, table, lines(saved))
 		}
 	}
 	return picture, nil
+}
+
+// add notes the chains of a table.
+func (f *filter) add(program, table string, saved []string) {
+	for _, line := range saved {
+		name, isChain := strings.CutPrefix(line, ":")
+		if !isChain {
+			continue
+		}
+		chain, policy, _ := strings.Cut(name, " ")
+		f.chains[program+" "+table] = append(f.chains[program+" "+table], chain)
+		if program == "iptables" && table == "filter" && chain == "FORWARD" && strings.HasPrefix(policy, "DROP") {
+			f.dropsForwarded = true
+		}
+	}
+}
+
+// hasNFT tells whether tables can be looked at whole; iptables alone has tables that are always there.
+func hasNFT() bool {
+	path, err := exec.LookPath("nft")
+	return err == nil && path != ""
 }
 
 // restore removes the chains of CNI that are not in the picture, the rules that jump to them, and the tables that
 // exist only because of them. Chains that others made in the meantime stay.
 func (f filter) restore(ctx context.Context) error {
 	var failures []error
-	for _, table := range filterTables() {
-		saved, err := output(ctx, nil, "iptables-save", "-t", table)
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		if script := undo(table, lines(saved), f.chains[table]); script != "" {
-			_, err := output(ctx, []byte(script), "iptables-restore", "--noflush")
-			failures = append(failures, err)
+	for family, program := range families() {
+		for _, table := range filterTables() {
+			failures = append(failures, f.restoreTable(ctx, program, table), f.dropTable(ctx, family, table))
 		}
 	}
-	return errors.Join(append(failures, f.dropTables(ctx))...)
+	return errors.Join(failures...)
+}
+
+func (f filter) restoreTable(ctx context.Context, program, table string) error {
+	saved, err := output(ctx, nil, program+"-save", "-t", table)
+	if err != nil {
+		return err
+	}
+	script := undo(table, lines(saved), f.chains[program+" "+table])
+	if script == "" {
+		return nil
+	}
+	_, err = output(ctx, []byte(script), program+"-restore", "--noflush")
+	return err
 }
 
 // undo is an iptables-restore script that takes CNI's chains, other than the known ones, out of a table.
@@ -101,26 +132,21 @@ func undo(table string, saved, known []string) string {
 	return script.String()
 }
 
-// dropTables removes tables that were not there and hold no rule any more; asking iptables alone makes such tables.
-func (f filter) dropTables(ctx context.Context) error {
-	if _, err := exec.LookPath("nft"); err != nil {
+// dropTable removes a table that was not there and holds no rule any more; asking iptables alone makes such tables.
+func (f filter) dropTable(ctx context.Context, family, name string) error {
+	table := "table " + family + " " + name
+	if !hasNFT() || slices.Contains(f.tables, table) {
 		return nil
 	}
-	var failures []error
-	for _, name := range filterTables() {
-		table := "ip " + name
-		if slices.Contains(f.tables, "table "+table) {
-			continue
-		}
-		content, err := output(ctx, nil, "nft", "list", "table", "ip", name)
-		if err != nil {
-			continue // it is not there
-		}
-		if !hasRules(content) {
-			failures = append(failures, command(ctx, "nft", "delete", "table", "ip", name))
-		}
+	now, err := output(ctx, nil, "nft", "list", "tables")
+	if err != nil || !slices.Contains(lines(now), table) {
+		return err
 	}
-	return errors.Join(failures...)
+	content, err := output(ctx, nil, "nft", "list", "table", family, name)
+	if err != nil || hasRules(content) {
+		return err
+	}
+	return command(ctx, "nft", "delete", "table", family, name)
 }
 
 // hasRules tells whether a listed table holds more than empty base chains that accept.

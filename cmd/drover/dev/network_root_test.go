@@ -55,7 +55,7 @@ func TestNetwork_leavesNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if slices.Contains(after.chains["nat"], "CNI-DROVER-TEST") {
+	if slices.Contains(after.chains["iptables nat"], "CNI-DROVER-TEST") {
 		t.Errorf("chains before %v, after %v", before.chains, after.chains)
 	}
 }

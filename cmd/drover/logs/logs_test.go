@@ -16,7 +16,7 @@ import (
 )
 
 // nomad answers the few routes that a Reader needs, from what an allocation has written so far.
-func nomad(t *testing.T, written *atomic.Value) *api.Client {
+func nomad(t *testing.T, written *atomic.Pointer[string]) *api.Client {
 	t.Helper()
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, value any) {
@@ -39,7 +39,7 @@ func nomad(t *testing.T, written *atomic.Value) *api.Client {
 		if err != nil {
 			t.Error(err)
 		}
-		if text := written.Load().(string)[offset:]; text != "" {
+		if text := (*written.Load())[offset:]; text != "" {
 			answer(w, api.StreamFrame{Data: []byte(text)})
 		}
 	})
@@ -53,12 +53,12 @@ func nomad(t *testing.T, written *atomic.Value) *api.Client {
 }
 
 func TestReader_printsWholeLinesOnce(t *testing.T) {
-	var written atomic.Value
+	var written atomic.Pointer[string]
 	var out bytes.Buffer
 	reader := New(nomad(t, &written), "job", "app", func(index int) string { return "APP/" + strconv.Itoa(index) }, &out)
 	reader.now = func() time.Time { return time.Unix(0, 0) }
 	for _, text := range []string{"one\ntw", "one\ntwo\n", "one\ntwo\n"} {
-		written.Store(text)
+		written.Store(&text)
 		if err := reader.Read(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -70,8 +70,9 @@ func TestReader_printsWholeLinesOnce(t *testing.T) {
 }
 
 func TestReader_removesWhatConfusesATerminal(t *testing.T) {
-	var written atomic.Value
-	written.Store("a\rb\x07c\td\n")
+	var written atomic.Pointer[string]
+	text := "a\rb\x07c\td\n"
+	written.Store(&text)
 	var out bytes.Buffer
 	reader := New(nomad(t, &written), "job", "app", strconv.Itoa, &out)
 	if err := reader.Read(t.Context()); err != nil {

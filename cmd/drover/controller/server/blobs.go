@@ -159,15 +159,15 @@ func (s *Server) receivePart(w http.ResponseWriter, r *http.Request) (blob, erro
 	r.Body = http.MaxBytesReader(w, r.Body, maxBits)
 	parts, err := r.MultipartReader()
 	if err != nil {
-		return blob{}, refuse(http.StatusBadRequest, "upload is not multipart: %v", err)
+		return blob{}, refuse("upload is not multipart: %v", err)
 	}
 	for {
 		part, err := parts.NextPart()
 		if errors.Is(err, io.EOF) {
-			return blob{}, refuse(http.StatusBadRequest, "upload has no part named file")
+			return blob{}, refuse("upload has no part named file")
 		}
 		if err != nil {
-			return blob{}, refuse(http.StatusBadRequest, "upload is cut short: %v", err)
+			return blob{}, refuse("upload is cut short: %v", err)
 		}
 		if part.FormName() != "file" {
 			continue
@@ -177,7 +177,7 @@ func (s *Server) receivePart(w http.ResponseWriter, r *http.Request) (blob, erro
 			return blob{}, err
 		}
 		if want := r.Header.Get("Content-MD5"); want != "" && want != received.md5 {
-			return blob{}, errors.Join(refuse(http.StatusBadRequest, "content md5 did not match"), s.root.Remove(received.temporary))
+			return blob{}, errors.Join(refuse("content md5 did not match"), s.root.Remove(received.temporary))
 		}
 		return received, nil
 	}

@@ -21,16 +21,16 @@ func completion(w http.ResponseWriter, r *http.Request) (*models.TaskCallbackRes
 	}
 	var callback models.TaskCallbackResponse
 	if err := json.Unmarshal(text, &required); err != nil {
-		return nil, refuse(http.StatusBadRequest, "callback is not readable: %v", err)
+		return nil, refuse("callback is not readable: %v", err)
 	}
 	if required.TaskGUID == nil || required.Failed == nil || required.FailureReason == nil || required.CreatedAt == nil {
-		return nil, refuse(http.StatusBadRequest, "callback lacks one of task_guid, failed, failure_reason, created_at")
+		return nil, refuse("callback lacks one of task_guid, failed, failure_reason, created_at")
 	}
 	if err := json.Unmarshal(text, &callback); err != nil {
-		return nil, refuse(http.StatusBadRequest, "callback is not readable: %v", err)
+		return nil, refuse("callback is not readable: %v", err)
 	}
 	if guid := r.PathValue("guid"); callback.TaskGuid != guid {
-		return nil, refuse(http.StatusBadRequest, "callback of task %s came for %s", callback.TaskGuid, guid)
+		return nil, refuse("callback of task %s came for %s", callback.TaskGuid, guid)
 	}
 	return &callback, nil
 }
@@ -51,7 +51,7 @@ func (s *Server) buildCompleted(w http.ResponseWriter, r *http.Request) error {
 	held := false
 	err = change(s, kindBuilds, callback.TaskGuid, func(b *Build) error {
 		if b.State != StateRunning {
-			return refuse(http.StatusBadRequest, "build %s has already %s", b.GUID, b.State)
+			return refuse("build %s has already %s", b.GUID, b.State)
 		}
 		if !callback.Failed && !b.Docker && b.DropletSHA256 == "" {
 			callback.Failed, callback.FailureReason = true, "no droplet was uploaded"
@@ -75,7 +75,7 @@ func (s *Server) taskCompleted(w http.ResponseWriter, r *http.Request) error {
 	held := false
 	err = change(s, kindTasks, callback.TaskGuid, func(t *Task) error {
 		if t.State != StateRunning {
-			return refuse(http.StatusBadRequest, "task %s has already %s", t.GUID, t.State)
+			return refuse("task %s has already %s", t.GUID, t.State)
 		}
 		t.State, t.Completion, t.UpdatedAt = outcome(callback), callback, now()
 		held = t.Hold
@@ -102,7 +102,7 @@ func (s *Server) instanceEvent(what string) func(http.ResponseWriter, *http.Requ
 			CrashCount      int    `json:"crash_count"`
 		}
 		if err := json.Unmarshal(text, &event); err != nil {
-			return refuse(http.StatusBadRequest, "event is not readable: %v", err)
+			return refuse("event is not readable: %v", err)
 		}
 		s.log.Info("instance "+what, "process", r.PathValue("guid"), "index", event.Index, "instance", event.Instance,
 			"exit_description", event.ExitDescription, "crash_count", event.CrashCount)

@@ -163,7 +163,7 @@ func (s *Server) putRecord(w http.ResponseWriter, r *http.Request) error {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJSON))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(record); err != nil {
-		return refuse(http.StatusBadRequest, "record is not readable: %v", err)
+		return refuse("record is not readable: %v", err)
 	}
 	s.records.Lock()
 	defer s.records.Unlock()
@@ -190,7 +190,7 @@ func (s *Server) deleteRecord(w http.ResponseWriter, r *http.Request) error {
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJSON))
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "body is not readable: %v", err)
+		return nil, refuse("body is not readable: %v", err)
 	}
 	return text, nil
 }

@@ -98,8 +98,8 @@ func (s *Server) answer(handler func(http.ResponseWriter, *http.Request) error) 
 		switch {
 		case err == nil:
 		case errors.As(err, &refused):
-			s.log.Warn("request refused", "method", r.Method, "path", r.URL.Path, "status", refused.status, "why", refused.text)
-			http.Error(w, refused.text, refused.status)
+			s.log.Warn("request refused", "method", r.Method, "path", r.URL.Path, "why", refused.text)
+			http.Error(w, refused.text, http.StatusBadRequest)
 		case errors.Is(err, ErrNotFound), errors.Is(err, os.ErrNotExist):
 			http.Error(w, "not found", http.StatusNotFound)
 		default:
@@ -113,14 +113,11 @@ func (s *Server) answer(handler func(http.ResponseWriter, *http.Request) error) 
 var nameLike = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$`)
 
 // refusedError is a request that was wrong.
-type refusedError struct {
-	status int
-	text   string
-}
+type refusedError struct{ text string }
 
 // Error says what was wrong with the request.
 func (e *refusedError) Error() string { return e.text }
 
-func refuse(status int, format string, args ...any) error {
-	return &refusedError{status: status, text: fmt.Sprintf(format, args...)}
+func refuse(format string, args ...any) error {
+	return &refusedError{text: fmt.Sprintf(format, args...)}
 }
