@@ -63,7 +63,10 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 	maps := &idMaps{}
 	defer maps.close()
 	links := filepath.Join(dir, "l")
-	defer func() { err = errors.Join(err, detachAll(links)) }()
+	if err := unix.Mount("tmpfs", links, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "mode=0700,size=1m"); err != nil {
+		return "", fmt.Errorf("mount layers' mount points: %w", err)
+	}
+	defer func() { err = errors.Join(err, detach(links)) }()
 	lower := make([]string, len(layers)) // topmost first, as overlays want it
 	for n, layer := range layers {
 		name := strconv.Itoa(n)
@@ -187,17 +190,10 @@ func unsupported(err error) error {
 		"or run without a user namespace: %w", ErrUnsupported, release, err)
 }
 
-// detachAll unmounts and removes the short names of the layers.
-func detachAll(links string) error {
-	entries, err := os.ReadDir(links)
-	for _, entry := range entries {
-		at := filepath.Join(links, entry.Name())
-		if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("unmount layer: %w", err)
-		}
-		if err := os.Remove(at); err != nil {
-			return fmt.Errorf("remove layer's mount point: %w", err)
-		}
+// detach unmounts the layers, all at once since each unmounting waits for the kernel, and removes their place.
+func detach(links string) error {
+	if err := unix.Unmount(links, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmount layers: %w", err)
 	}
-	return err
+	return os.Remove(links)
 }
