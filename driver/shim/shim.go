@@ -159,7 +159,7 @@ func parseStart(stat string) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// writeJSON replaces a file of the state directory so that it is whole or absent, also after a power cut.
+// writeJSON replaces a file of the state directory so that it is whole or absent.
 func writeJSON(dir, name string, value any) error {
 	raw, err := json.Marshal(value)
 	if err != nil {
@@ -171,11 +171,14 @@ func writeJSON(dir, name string, value any) error {
 	}
 	defer os.Remove(temp.Name())
 	_, err = temp.Write(raw)
-	err = errors.Join(err, temp.Sync(), temp.Close())
-	if err == nil {
+	durable := name == exitFile // the rest means nothing after a reboot
+	if durable {
+		err = errors.Join(err, temp.Sync())
+	}
+	if err = errors.Join(err, temp.Close()); err == nil {
 		err = os.Rename(temp.Name(), filepath.Join(dir, name))
 	}
-	if err == nil {
+	if err == nil && durable {
 		err = syncDir(dir)
 	}
 	if err != nil {
