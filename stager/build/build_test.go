@@ -116,7 +116,7 @@ func entries(t *testing.T, file string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // Only read.
 	zr, err := gzip.NewReader(f)
 	if err != nil {
 		t.Fatal(err)

@@ -123,7 +123,7 @@ func zipped(t *testing.T, file string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer zr.Close()
+	defer zr.Close() //nolint:errcheck // Only read.
 	var out []string
 	for _, f := range zr.File {
 		out = append(out, fmt.Sprintf("%v %s", f.Mode(), f.Name))

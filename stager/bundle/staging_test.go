@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -38,7 +39,7 @@ func newSite(t *testing.T, app fs.FS, key, zipFile string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer zr.Close()
+	defer zr.Close() //nolint:errcheck // Only read.
 	copyFS(t, s.path("buildpacks", buildpack.DirName(key)), zr)
 	for _, name := range []string{"cache", "tmp", "home"} {
 		if err := os.Mkdir(s.path(name), 0o755); err != nil {
@@ -66,8 +67,7 @@ func (s *site) lifecycle(t *testing.T, kind bundle.Lifecycle) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tgz.Close()
-	if err := bundle.WriteTGZ(tgz, binary, kind); err != nil {
+	if err := errors.Join(bundle.WriteTGZ(tgz, binary, kind), tgz.Close()); err != nil {
 		t.Fatal(err)
 	}
 	s.untar(t, tgz.Name(), "lifecycle")
@@ -181,7 +181,7 @@ func (r *running) get(t *testing.T, path string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // Only read.
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +193,8 @@ func (r *running) get(t *testing.T, path string) (int, string) {
 func (r *running) wait(t *testing.T) int {
 	t.Helper()
 	select {
-	case <-r.done:
+	case err := <-r.done:
+		t.Logf("the process ended: %v", err)
 		return r.cmd.ProcessState.ExitCode()
 	case <-time.After(20 * time.Second):
 		t.Fatal("the process does not end")

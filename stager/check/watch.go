@@ -42,11 +42,8 @@ func (c Check) UntilHealthy(ctx context.Context, address string, interval, timeo
 // WhileHealthy asks every interval and returns with the first bad answer, or nil when ctx ends.
 func (c Check) WhileHealthy(ctx context.Context, address string, interval time.Duration, kind Kind) error {
 	for {
-		err := c.Run(ctx, address)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		// An answer that was cut short because nobody wants to know any more says nothing.
+		if err := c.Run(ctx, address); err != nil && ctx.Err() == nil {
 			return &Error{CodeOf(err), fmt.Sprintf("%s check unsuccessful: %v", kind, err)}
 		}
 		select {

@@ -59,7 +59,7 @@ func list(t *testing.T, file string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // Only read.
 	zr, err := gzip.NewReader(f)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestPack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer listener.Close() //nolint:errcheck // It never accepted.
 	got := list(t, pack(t, droplet.Tree{Name: ".", Dir: contents}, droplet.Tree{Name: "app", Dir: app}))
 	const owner = "2000:2000 vcap:vcap"
 	want := []string{
@@ -147,19 +147,22 @@ func TestPack_largerThanABlock(t *testing.T) {
 
 func TestPack_failureLeavesNothing(t *testing.T) {
 	dir := tree(t, map[string]string{"a": "x"})
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
 	for _, row := range []struct {
 		promise string
-		ctx     context.Context
+		cancel  bool
 		tree    droplet.Tree
 		want    error
 	}{
-		{"a missing tree", t.Context(), droplet.Tree{Name: ".", Dir: filepath.Join(dir, "none")}, fs.ErrNotExist},
-		{"a cancelled context", cancelled, droplet.Tree{Name: ".", Dir: dir}, context.Canceled},
+		{"a missing tree", false, droplet.Tree{Name: ".", Dir: filepath.Join(dir, "none")}, fs.ErrNotExist},
+		{"a cancelled context", true, droplet.Tree{Name: ".", Dir: dir}, context.Canceled},
 	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if row.cancel {
+			cancel()
+		}
 		file := filepath.Join(t.TempDir(), "droplet")
-		if err := droplet.Pack(row.ctx, file, row.tree); !errors.Is(err, row.want) {
+		if err := droplet.Pack(ctx, file, row.tree); !errors.Is(err, row.want) {
 			t.Errorf("%s: got %v, want %v", row.promise, err, row.want)
 		}
 		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
