@@ -136,7 +136,7 @@ func testIdentity(t *testing.T) {
 func testWrites(t *testing.T) {
 	layers := append(drivertest.RootFS(t), layer(t, storedRange(), map[string]uint32{"data/": 2000}))
 	target, dir := mount(t, containerRange(), layers...)
-	if err := os.Chmod(filepath.Dir(filepath.Dir(dir)), 0o711); err != nil {
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		t.Fatal(err)
 	}
 	ids := containerRange()
