@@ -11,11 +11,17 @@ import (
 )
 
 func main() {
+	os.Exit(run())
+}
+
+// run runs the command that was typed and returns its exit status.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal does not wait
-	root := newRootCommand()
-	if err := root.ExecuteContext(ctx); err != nil {
+	if err := newRootCommand().ExecuteContext(ctx); err != nil {
 		_, _ = fmt.Fprintf(os.Stderr, "drover: %v\n", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
