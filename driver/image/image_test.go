@@ -285,6 +285,22 @@ func TestPull_credentialsStayHome(t *testing.T) {
 	}
 }
 
+func TestPull_keepsSignatures(t *testing.T) {
+	t.Parallel()
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }))
+	t.Cleanup(refusing.Close)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	for name, place := range map[string]string{"refused": refusing.URL, "unreachable": gone.URL} {
+		ref := registry(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, place+"/blob?X-Signature=secret", http.StatusTemporaryRedirect)
+		}) + "/team/app:1"
+		if _, err := open(t, nil).Pull(t.Context(), ref, nil, nil); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 func TestFetch_refuses(t *testing.T) {
 	t.Parallel()
 	s := open(t, nil)
