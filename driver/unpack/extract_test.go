@@ -331,20 +331,6 @@ func TestExtract_zip(t *testing.T) {
 	}
 }
 
-func TestExtract_prefixBelowTmp(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	job := mine(Auto)
-	job.Prefix = "/tmp/lifecycle"
-	if _, err := extractTo(t, dir, job, simple(t)); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(filepath.Join(dir, "tmp"))
-	if err != nil || info.Mode()&fs.ModePerm != 0o777 || info.Mode()&fs.ModeSticky == 0 {
-		t.Errorf("/tmp is %v, %v", info.Mode(), err)
-	}
-}
-
 func TestExtract_prefixLeavesTmpToEverybody(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
