@@ -23,12 +23,20 @@ import (
 	"net"
 	"os"
 
+	"drover/driver/runc"
 	"drover/driver/shim/keeper"
 	"drover/driver/unpack"
 )
 
 // version is set by the linker.
 var version = "dev"
+
+// init is libcontainer's way into a container that is being made: before main, before flags, before goroutines.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "init" {
+		runc.Init()
+	}
+}
 
 func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -44,13 +52,13 @@ func main() {
 func run(ctx context.Context, args []string, log *slog.Logger) error {
 	switch {
 	case len(args) == 1 && args[0] == "version":
-		fmt.Println(version)
-		return nil
+		_, err := fmt.Fprintln(os.Stdout, version)
+		return err
 	case len(args) == 2 && args[0] == "run":
 		return keeper.Run(ctx, args[1], log)
 	case len(args) == 2 && args[0] == "exec":
 		socket := os.NewFile(3, "client")
-		defer socket.Close()
+		defer func() { _ = socket.Close() }()
 		conn, err := net.FileConn(socket)
 		if err != nil {
 			return fmt.Errorf("descriptor 3 is no socket: %w", err)

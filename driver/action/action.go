@@ -168,7 +168,7 @@ func (r *Runner) task(ctx context.Context, task *models.TaskDefinition, result *
 	}
 	text, err := r.readResult(task.ResultFile)
 	if err != nil {
-		r.Options.Log.Warn("cannot read the result file", "error", err)
+		r.Log.Warn("cannot read the result file", "error", err)
 		return &Failure{Text: "failed to fetch result", Code: 1}
 	}
 	*result = text
@@ -180,7 +180,7 @@ func (r *Runner) readResult(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	text, err := io.ReadAll(io.LimitReader(file, maxResult+1))
 	if err != nil {
 		return "", err

@@ -54,25 +54,18 @@ func (r *Runner) lrp(ctx context.Context, lrp *models.DesiredLRP, healthy func()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	monitor := make(chan error, 1)
-	go func() {
-		monitor <- r.monitor(ctx, *looks, startTimeout(lrp), healthy)
-	}()
-	ended := make(chan error, 1)
-	go func() { ended <- main(ctx) }()
-	select {
-	case err := <-ended:
-		if err == nil { // it has made itself a daemon: only the checks can tell now
-			return <-monitor
+	// The first error counts. That main ends without one says that it has made itself a daemon: only the checks can
+	// tell from then on.
+	var first error
+	for err := range all(ctx, []step{main, func(ctx context.Context) error {
+		return r.monitor(ctx, *looks, startTimeout(lrp), healthy)
+	}}) {
+		if first == nil && err != nil {
+			first = err
+			cancel()
 		}
-		cancel()
-		<-monitor
-		return err
-	case err := <-monitor:
-		cancel()
-		<-ended
-		return err
 	}
+	return first
 }
 
 // main runs the LRP's action, with its sidecars when it has any.
@@ -98,7 +91,7 @@ func startTimeout(lrp *models.DesiredLRP) time.Duration {
 	if lrp.StartTimeoutMs > 0 {
 		return time.Duration(lrp.StartTimeoutMs) * time.Millisecond
 	}
-	return time.Duration(lrp.DeprecatedStartTimeoutS) * time.Second //nolint:staticcheck // old clients set it
+	return time.Duration(lrp.DeprecatedStartTimeoutS) * time.Second
 }
 
 // checks prefers the check definition over the monitor action; nil means that there is neither.
@@ -134,6 +127,26 @@ func together(list []check) check {
 // monitor looks until the instance is healthy, and from then on whether it stays so. It returns when it is not, or
 // when the context ends.
 func (r *Runner) monitor(ctx context.Context, c checks, limit time.Duration, healthy func()) error {
+	if err := awaitHealthy(ctx, c, limit); err != nil {
+		return err
+	}
+	healthy()
+	for {
+		if err := wait(ctx, c.every); err != nil {
+			return err
+		}
+		err := c.check(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return becameUnhealthy(c, err)
+		}
+	}
+}
+
+// awaitHealthy looks until the instance is healthy, at most until the limit, when there is one.
+func awaitHealthy(ctx context.Context, c checks, limit time.Duration) error {
 	begin := time.Now()
 	for n := 1; ; n++ {
 		err := c.check(ctx)
@@ -141,7 +154,7 @@ func (r *Runner) monitor(ctx context.Context, c checks, limit time.Duration, hea
 			return ctx.Err()
 		}
 		if err == nil {
-			break
+			return nil
 		}
 		took := time.Since(begin).Round(time.Millisecond)
 		if limit > 0 && took >= limit {
@@ -156,19 +169,6 @@ func (r *Runner) monitor(ctx context.Context, c checks, limit time.Duration, hea
 		}
 		if err := wait(ctx, interval); err != nil {
 			return err
-		}
-	}
-	healthy()
-	for {
-		if err := wait(ctx, c.every); err != nil {
-			return err
-		}
-		err := c.check(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return becameUnhealthy(c, err)
 		}
 	}
 }

@@ -36,18 +36,28 @@ func dialer(good func(since time.Duration) bool) func(context.Context, string) (
 	return func(context.Context, string) (net.Conn, error) {
 		if good(time.Since(begin)) {
 			ours, theirs := net.Pipe()
-			theirs.Close()
+			_ = theirs.Close()
 			return ours, nil
 		}
 		return nil, errors.New("dial tcp 127.0.0.1:8080: connect: connection refused")
 	}
 }
 
-func tcp(port uint32) *models.CheckDefinition {
-	return &models.CheckDefinition{Checks: []*models.Check{{TcpCheck: &models.TCPCheck{Port: port}}}}
+func tcp() *models.CheckDefinition {
+	return &models.CheckDefinition{Checks: []*models.Check{{TcpCheck: &models.TCPCheck{Port: 8080}}}}
 }
 
-func TestLRP(t *testing.T) {
+// lrpStory is an LRP and what becomes of it.
+type lrpStory struct {
+	name    string
+	lrp     models.DesiredLRP
+	port    func(time.Duration) bool
+	want    Outcome
+	healthy time.Duration
+	took    time.Duration
+}
+
+func lrpStories() []lrpStory {
 	after := func(d time.Duration) func(time.Duration) bool { return func(t time.Duration) bool { return t >= d } }
 	between := func(from, to time.Duration) func(time.Duration) bool {
 		return func(t time.Duration) bool { return t >= from && t < to }
@@ -55,14 +65,7 @@ func TestLRP(t *testing.T) {
 	never := func(time.Duration) bool { return false }
 	forever := models.WrapAction(run("forever"))
 	const refused = "failed to make TCP connection to 127.0.0.1:8080: dial tcp 127.0.0.1:8080: connect: connection refused"
-	for _, test := range []struct {
-		name    string
-		lrp     models.DesiredLRP
-		port    func(time.Duration) bool
-		want    Outcome
-		healthy time.Duration
-		took    time.Duration
-	}{
+	return []lrpStory{
 		{
 			name: "without checks is healthy at once", lrp: models.DesiredLRP{Action: models.WrapAction(run("after 1h 3"))},
 			want: Outcome{Code: 3, Reason: "APP: Exited with status 3"}, took: time.Hour,
@@ -78,28 +81,28 @@ func TestLRP(t *testing.T) {
 		},
 		{
 			name: "is found healthy soon after it listens", port: between(1100*time.Millisecond, 40*time.Second),
-			lrp: models.DesiredLRP{Action: forever, CheckDefinition: tcp(8080)}, healthy: 1500 * time.Millisecond,
+			lrp: models.DesiredLRP{Action: forever, CheckDefinition: tcp()}, healthy: 1500 * time.Millisecond,
 			want: Outcome{Code: 1, Reason: "Instance became unhealthy: Liveness check unsuccessful: " + refused}, took: 61500 * time.Millisecond,
 		},
 		{
 			name: "is asked less often later", port: between(10600*time.Millisecond, 20*time.Second),
-			lrp: models.DesiredLRP{Action: forever, CheckDefinition: tcp(8080)}, healthy: 12 * time.Second,
+			lrp: models.DesiredLRP{Action: forever, CheckDefinition: tcp()}, healthy: 12 * time.Second,
 			want: Outcome{Code: 1, Reason: "Instance became unhealthy: Liveness check unsuccessful: " + refused}, took: 42 * time.Second,
 		},
 		{
 			name: "that never listens is given up", port: never, healthy: -1, took: 3001 * time.Millisecond,
-			lrp: models.DesiredLRP{Action: forever, CheckDefinition: tcp(8080), StartTimeoutMs: 3001},
+			lrp: models.DesiredLRP{Action: forever, CheckDefinition: tcp(), StartTimeoutMs: 3001},
 			want: Outcome{Code: 1, Reason: "Instance never healthy after 3.001s: Timed out after 3.001s (8 attempts) waiting for startup check to succeed: " +
 				refused},
 		},
 		{
 			name: "that exits while it is checked tells its status", port: after(time.Hour), healthy: -1, took: 5 * time.Second,
-			lrp:  models.DesiredLRP{Action: models.WrapAction(run("after 5s 7")), CheckDefinition: tcp(8080)},
+			lrp:  models.DesiredLRP{Action: models.WrapAction(run("after 5s 7")), CheckDefinition: tcp()},
 			want: Outcome{Code: 7, Reason: "APP: Exited with status 7"},
 		},
 		{
 			name: "that made itself a daemon goes on", port: between(0, 70*time.Second), took: 90 * time.Second,
-			lrp:  models.DesiredLRP{Action: models.WrapAction(run("after 5s 0")), CheckDefinition: tcp(8080)},
+			lrp:  models.DesiredLRP{Action: models.WrapAction(run("after 5s 0")), CheckDefinition: tcp()},
 			want: Outcome{Code: 1, Reason: "Instance became unhealthy: Liveness check unsuccessful: " + refused},
 		},
 		{
@@ -109,7 +112,7 @@ func TestLRP(t *testing.T) {
 		},
 		{
 			name: "prefers the definition to the monitor", port: between(0, time.Second), took: 30 * time.Second,
-			lrp:  models.DesiredLRP{Action: forever, Monitor: models.WrapAction(run("exit 4")), CheckDefinition: tcp(8080)},
+			lrp:  models.DesiredLRP{Action: forever, Monitor: models.WrapAction(run("exit 4")), CheckDefinition: tcp()},
 			want: Outcome{Code: 1, Reason: "Instance became unhealthy: Liveness check unsuccessful: " + refused},
 		},
 		{
@@ -117,7 +120,11 @@ func TestLRP(t *testing.T) {
 			lrp:  models.DesiredLRP{Action: forever, Sidecars: []*models.Sidecar{{Action: models.WrapAction(run("after 1s 8"))}}},
 			want: Outcome{Code: 8, Reason: "APP: Exited with status 8"},
 		},
-	} {
+	}
+}
+
+func TestLRP(t *testing.T) {
+	for _, test := range lrpStories() {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newFakeWorld(t)

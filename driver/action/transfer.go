@@ -53,7 +53,7 @@ func (r *Runner) download(ctx context.Context, a *models.DownloadAction) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		r.Options.Log.Warn("download failed", "artifact", a.Artifact, "host", hostOf(a.From), "error", err)
+		r.Log.Warn("download failed", "artifact", a.Artifact, "host", hostOf(a.From), "error", err)
 		return &Failure{Text: words("Downloading", a.Artifact, "failed"), Code: 1}
 	}
 	if a.Artifact != "" {
@@ -72,7 +72,7 @@ func (r *Runner) fetch(ctx context.Context, a *models.DownloadAction) (int64, er
 	if err != nil {
 		return 0, fmt.Errorf("make file for download: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if err := os.Remove(file.Name()); err != nil {
 		return 0, fmt.Errorf("make file for download: %w", err)
 	}
@@ -114,7 +114,7 @@ func get(ctx context.Context, client *http.Client, from string, file *os.File) (
 	if err != nil {
 		return 0, bare(err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return 0, statusError(response.StatusCode)
 	}
@@ -182,7 +182,7 @@ func (r *Runner) upload(ctx context.Context, a *models.UploadAction) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		r.Options.Log.Warn("upload failed", "artifact", a.Artifact, "host", hostOf(a.To), "error", err)
+		r.Log.Warn("upload failed", "artifact", a.Artifact, "host", hostOf(a.To), "error", err)
 		return &Failure{Text: words("Uploading", a.Artifact, "failed"), Code: 1}
 	}
 	if a.Artifact != "" {
@@ -196,7 +196,7 @@ func (r *Runner) send(ctx context.Context, a *models.UploadAction) (int64, error
 	if err != nil {
 		return 0, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	md, sha := md5.New(), sha256.New() //nolint:gosec // Content-MD5
 	size, err := io.Copy(io.MultiWriter(md, sha), file)
 	if err != nil {
@@ -227,7 +227,7 @@ func post(ctx context.Context, client *http.Client, to string, header http.Heade
 	if err != nil {
 		return bare(err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10))
 	if response.StatusCode >= http.StatusBadRequest {
 		return statusError(response.StatusCode)

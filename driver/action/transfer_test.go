@@ -19,7 +19,9 @@ import (
 	"code.cloudfoundry.org/bbs/models"
 )
 
-func TestDownload(t *testing.T) {
+// newDownloads serves files in all moods.
+func newDownloads(t *testing.T) *httptest.Server {
+	t.Helper()
 	var busy atomic.Int32
 	mux := http.NewServeMux()
 	mux.HandleFunc("/file", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("content")) })
@@ -42,7 +44,12 @@ func TestDownload(t *testing.T) {
 		_, _ = w.Write([]byte("half"))
 	})
 	server := httptest.NewServer(mux)
-	defer server.Close()
+	t.Cleanup(server.Close)
+	return server
+}
+
+func TestDownload(t *testing.T) {
+	server := newDownloads(t)
 	sum := sha256.Sum256([]byte("content"))
 	private := strings.Replace(server.URL, "http://", "http://me:canary@", 1) + "/private"
 	const failed = "Downloading thing failed"
@@ -78,8 +85,12 @@ func TestDownload(t *testing.T) {
 			if all := strings.Join(w.log, "\n") + log.String(); strings.Contains(all, "canary") {
 				t.Errorf("secrets are told: %s", all)
 			}
-			if test.reason == "" && strings.Join(w.log, "|") != "Downloading thing...|Downloaded thing (7B)" {
-				t.Errorf("log is %q", w.log)
+			want := "Downloading thing...|Downloaded thing (7B)"
+			if test.reason != "" {
+				want = "Downloading thing..."
+			}
+			if got := strings.Join(w.log, "|"); got != want {
+				t.Errorf("log is %q, want %q", got, want)
 			}
 		})
 	}
@@ -96,17 +107,17 @@ func TestDownload_skipsWhatIsThere(t *testing.T) {
 }
 
 func TestDownload_triesAgain(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	go func() {
 		first, err := listener.Accept()
 		if err != nil {
 			return
 		}
-		first.Close()                                                                                                                  // a connection that is lost
+		_ = first.Close()                                                                                                              // a connection that is lost
 		_ = http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("content")) })) //nolint:gosec // a test's
 	}()
 	w := newFakeWorld(t)

@@ -32,7 +32,7 @@ func (r *Runner) run(ctx context.Context, a *models.Action) error {
 		return r.timeout(ctx, action)
 	case *models.TryAction:
 		if err := r.run(ctx, action.Action); err != nil {
-			r.Options.Log.Info("an action that may fail has failed", "reason", err)
+			r.Log.Info("an action that may fail has failed", "reason", err)
 		}
 		return ctx.Err()
 	case *models.SerialAction:
@@ -115,7 +115,7 @@ func all(ctx context.Context, steps []step) <-chan error {
 func (r *Runner) timeout(ctx context.Context, a *models.TimeoutAction) error {
 	limit := time.Duration(a.TimeoutMs) * time.Millisecond
 	if limit <= 0 {
-		limit = time.Duration(a.DeprecatedTimeoutNs) //nolint:staticcheck // old clients set it
+		limit = time.Duration(a.DeprecatedTimeoutNs) // old clients set it
 	}
 	if limit <= 0 {
 		return &Failure{Text: "the action tree holds a timeout of no time", Code: 1}

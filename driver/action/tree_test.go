@@ -16,18 +16,21 @@ import (
 	"drover/driver"
 )
 
-func TestTree(t *testing.T) {
+// treeStory is an action and what becomes of it.
+type treeStory struct {
+	name   string
+	action models.ActionInterface
+	code   int
+	reason string
+	took   time.Duration
+	ended  []string
+	log    []string
+}
+
+func treeStories() []treeStory {
 	parallel := func(a ...models.ActionInterface) models.ActionInterface { return models.Parallel(a...) }
 	codependent := func(a ...models.ActionInterface) models.ActionInterface { return models.Codependent(a...) }
-	for _, test := range []struct {
-		name   string
-		action models.ActionInterface
-		code   int
-		reason string
-		took   time.Duration
-		ended  []string
-		log    []string
-	}{
+	return []treeStory{
 		{name: "a run that succeeds", action: run("exit 0")},
 		{name: "a run that fails", action: run("exit 3"), code: 3, reason: "APP: Exited with status 3"},
 		{name: "a run whose memory ran out", action: run("oom 137"), code: 137, reason: "APP: Exited with status 137 (out of memory)"},
@@ -77,7 +80,11 @@ func TestTree(t *testing.T) {
 			name: "files of volumes are refused", code: 1, reason: "APP: volume_mounted_files are not supported",
 			action: &models.RunAction{Path: "exit", User: "vcap", LogSource: "APP", VolumeMountedFiles: []*models.File{{Path: "a"}}},
 		},
-	} {
+	}
+}
+
+func TestTree(t *testing.T) {
+	for _, test := range treeStories() {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newFakeWorld(t)

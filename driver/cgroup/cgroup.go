@@ -183,7 +183,7 @@ func readPIDs(path string, into map[int]bool) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		pid, err := strconv.Atoi(lines.Text())
@@ -226,7 +226,7 @@ func (g Group) signalOne(pid int, sig unix.Signal) error {
 	if err != nil {
 		return fmt.Errorf("open process %d: %w", pid, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if !g.holds(pid) {
 		return nil
 	}

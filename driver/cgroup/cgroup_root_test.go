@@ -29,7 +29,7 @@ func newGroup(t *testing.T) Group {
 
 func sleeper(t *testing.T, g Group) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command("sleep", "60")
+	cmd := exec.CommandContext(t.Context(), "sleep", "60")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func (r *Rootfs) Open(name string) (*os.File, error) {
 		err = &os.PathError{Op: "open", Path: name, Err: ErrNotRegular}
 	}
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, err
 	}
 	return file, nil
@@ -61,7 +61,7 @@ func (r *Rootfs) IsDir(name string) bool {
 	if err != nil {
 		return false
 	}
-	file.Close()
+	_ = file.Close()
 	return true
 }
 
@@ -122,7 +122,7 @@ func (r *Rootfs) accounts(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read accounts of the container: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	text, err := io.ReadAll(io.LimitReader(file, maxAccounts+1))
 	if err != nil {
 		return "", fmt.Errorf("read accounts of the container: %w", err)

@@ -33,7 +33,7 @@ func newRootfs(t *testing.T) (*Rootfs, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { root.Close() })
+	t.Cleanup(func() { _ = root.Close() })
 	return root, dir
 }
 
@@ -97,12 +97,12 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		file.Close()
+		_ = file.Close()
 	}
 	for _, name := range []string{"out", "host", "../secret", "/../secret", "magic/etc/passwd", "missing"} {
 		if file, err := root.Open(name); err == nil {
 			t.Errorf("%s is opened", name)
-			file.Close()
+			_ = file.Close()
 		}
 	}
 	for _, name := range []string{"fifo", "data"} {

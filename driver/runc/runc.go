@@ -102,13 +102,13 @@ func (c *Container) Start(p Process) (*Running, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make console socket: %w", err)
 		}
-		defer parent.Close()
-		defer child.Close()
+		defer func() { _ = parent.Close() }()
+		defer func() { _ = child.Close() }()
 		process.ConsoleSocket = child
 		if err := c.inner.Start(process); err != nil {
 			return nil, err
 		}
-		if console, err = utils.RecvFile(parent); err != nil {
+		if console, err = utils.RecvFile(parent); err != nil { //nolint:staticcheck // its successor is internal to runc
 			_ = process.Signal(unix.SIGKILL)
 			_, _ = process.Wait()
 			return nil, fmt.Errorf("receive console: %w", err)

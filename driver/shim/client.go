@@ -178,7 +178,7 @@ func (c *Client) replayEvents(ctx context.Context, last int, out chan<- Event) {
 	if err != nil {
 		return
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, maxFrame)
 	for lines.Scan() {
@@ -255,7 +255,7 @@ func (c *Client) dial(ctx context.Context) (*conn, error) {
 	}
 	socket := &conn{Conn: raw}
 	if err := greet(socket); err != nil {
-		raw.Close()
+		_ = raw.Close()
 		return nil, err
 	}
 	return socket, nil
@@ -282,10 +282,10 @@ func (c *Client) shimAlive() bool {
 
 // closeWith closes a connection when the context ends or the returned function is called.
 func closeWith(ctx context.Context, closer io.Closer) func() {
-	stop := context.AfterFunc(ctx, func() { closer.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = closer.Close() })
 	return func() {
 		stop()
-		closer.Close()
+		_ = closer.Close()
 	}
 }
 

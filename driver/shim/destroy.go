@@ -72,7 +72,7 @@ func kill(ctx context.Context, dir, name string) error {
 	if pidfd == nil {
 		return nil
 	}
-	defer pidfd.Close()
+	defer func() { _ = pidfd.Close() }()
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", id.PID, err)
 	}

@@ -140,8 +140,8 @@ func spawnExec(ctx context.Context, shimPath, dir string) (*conn, func(), error)
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "exec"), os.NewFile(uintptr(pair[1]), "exec")
-	defer ours.Close()
-	defer theirs.Close()
+	defer func() { _ = ours.Close() }()
+	defer func() { _ = theirs.Close() }()
 	cmd := exec.CommandContext(ctx, shimPath, "exec", dir)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.ExtraFiles = []*os.File{theirs}
@@ -155,9 +155,9 @@ func spawnExec(ctx context.Context, shimPath, dir string) (*conn, func(), error)
 		if err = greet(socket); err == nil {
 			return socket, finish, nil
 		}
-		raw.Close()
+		_ = raw.Close()
 	}
-	theirs.Close()
+	_ = theirs.Close()
 	finish()
 	return nil, nil, err
 }

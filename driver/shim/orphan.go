@@ -29,7 +29,7 @@ func openPidfd(id identity) *os.File {
 	}
 	file := os.NewFile(uintptr(fd), "pidfd")
 	if !id.alive() {
-		file.Close()
+		_ = file.Close()
 		return nil
 	}
 	return file
@@ -83,11 +83,11 @@ func waitPidfd(ctx context.Context, pidfd *os.File) error {
 		return fmt.Errorf("duplicate pidfd: %w", err)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil { // Fd() above made the shared description blocking
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return fmt.Errorf("wait for process: %w", err)
 	}
 	own := os.NewFile(uintptr(fd), "pidfd")
-	defer own.Close()
+	defer func() { _ = own.Close() }()
 	raw, err := own.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("wait for process: %w", err)

@@ -101,10 +101,10 @@ func waitAtMost(group *sync.WaitGroup, limit time.Duration) {
 func ServeConn(ctx context.Context, raw net.Conn, id string, h Handler) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer raw.Close()
+	defer func() { _ = raw.Close() }()
 	socket := &conn{Conn: raw}
 	if err := socket.sendJSON(hello{Protocol: ProtocolVersion, ID: id, PID: os.Getpid()}); err != nil {
-		return nil //nolint:nilerr // the client only looked whether we live
+		return nil // the client only looked whether we live
 	}
 	var r request
 	if err := socket.receiveJSON(&r); err != nil {
@@ -170,7 +170,7 @@ func serveExec(ctx context.Context, socket *conn, r request, h Handler) error {
 		Stderr:  frames{conn: socket, kind: frameStderr},
 		Resize:  sizes,
 	})
-	stdin.Close()
+	_ = stdin.Close()
 	if err != nil {
 		return socket.sendJSON(failure(err))
 	}
@@ -185,7 +185,7 @@ func receiveInput(ctx context.Context, socket *conn, feed *io.PipeWriter, sizes 
 		}
 		switch {
 		case kind == frameStdin && len(body) == 0:
-			feed.Close()
+			_ = feed.Close()
 		case kind == frameStdin:
 			_, _ = feed.Write(body) // fails when the process no longer reads, which is its right
 		case kind == frameJSON:

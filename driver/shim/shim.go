@@ -169,7 +169,7 @@ func writeJSON(dir, name string, value any) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	defer os.Remove(temp.Name())
+	defer func() { _ = os.Remove(temp.Name()) }()
 	_, err = temp.Write(raw)
 	durable := name == exitFile // the rest means nothing after a reboot
 	if durable {

@@ -66,7 +66,9 @@ func (h *fakeHandler) Exec(ctx context.Context, r ExecRequest) (driver.Exit, err
 		return driver.Exit{}, err
 	}
 	if r.TTY {
-		fmt.Fprint(r.Stderr, <-r.Resize, <-r.Resize)
+		if _, err := fmt.Fprint(r.Stderr, <-r.Resize, <-r.Resize); err != nil {
+			return driver.Exit{}, err
+		}
 	}
 	return driver.Exit{Code: 3}, nil
 }
@@ -107,7 +109,7 @@ func serve(t *testing.T, h *fakeHandler) *Client {
 		Serve(context.Background(), listener, "box", h, slog.New(slog.DiscardHandler))
 	}()
 	t.Cleanup(func() {
-		listener.Close()
+		_ = listener.Close()
 		<-done
 	})
 	c, err := Connect(dir)

@@ -53,12 +53,12 @@ func spawn(ctx context.Context, shimPath, dir string) error {
 	if err != nil {
 		return fmt.Errorf("open shim log: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	report, theirs, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("make report pipe: %w", err)
 	}
-	defer report.Close()
+	defer func() { _ = report.Close() }()
 	// The context must not end the shim once it runs, so it is no CommandContext.
 	cmd := exec.Command(shimPath, "run", dir) //nolint:noctx // see above
 	cmd.Dir = "/"
@@ -67,7 +67,7 @@ func spawn(ctx context.Context, shimPath, dir string) error {
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS}
 	err = cmd.Start()
-	theirs.Close()
+	_ = theirs.Close()
 	if err != nil {
 		return fmt.Errorf("start shim %s: %w", shimPath, err)
 	}
@@ -101,7 +101,7 @@ func logTail(dir string) string {
 	if err != nil {
 		return "it left no log"
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if info, err := file.Stat(); err == nil && info.Size() > 2048 {
 		_, _ = file.Seek(-2048, io.SeekEnd)
 	}

@@ -158,6 +158,6 @@ func viaDir(dir, name string, use func(path string) error) error {
 	if err != nil {
 		return err
 	}
-	defer handle.Close()
+	defer func() { _ = handle.Close() }()
 	return use(filepath.Join("/proc/self/fd", strconv.Itoa(int(handle.Fd())), name))
 }

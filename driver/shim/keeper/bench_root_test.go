@@ -36,7 +36,7 @@ func BenchmarkStart(b *testing.B) {
 		if _, err := client.Wait(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		client.Close()
+		_ = client.Close()
 		if err := shim.Destroy(b.Context(), task); err != nil {
 			b.Fatal(err)
 		}

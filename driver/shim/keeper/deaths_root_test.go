@@ -35,7 +35,7 @@ func plugin(dir string) {
 	if err == nil {
 		_, err = shim.Start(context.Background(), os.Getenv(asPlugin), filepath.Join(dir, "task"), wish)
 	}
-	fmt.Println("started:", err)
+	_, _ = fmt.Fprintln(os.Stdout, "started:", err)
 	select {}
 }
 
@@ -76,99 +76,98 @@ func (b *box) killShim() {
 	})
 }
 
-func TestShimDeath(t *testing.T) {
-	t.Run("the container goes on, and its exit code is known", func(t *testing.T) {
-		b := newBox(t, "then", "--", "trap", "--", "exit", "9").start()
-		b.sees(b.out, "ready")
-		b.killShim()
-		if !b.client.Running() {
-			t.Fatal("the container has died with its shim")
-		}
-		if text := b.exec("echo", "still", "here"); text != "still here\n" {
-			t.Errorf("exec says %q", text)
-		}
-		if _, err := b.client.Stats(t.Context()); err != nil {
-			t.Errorf("stats: %v", err)
-		}
-		// Its main process is process 1, whose child waits for the signal.
-		fresh, err := shim.Connect(b.dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer fresh.Close()
-		b.exec("then", "--", "echo", "x")
-		signalChildren(t, b.client.InitPID())
-		exit, err := fresh.Wait(t.Context())
-		if err != nil || exit.Code != 9 {
-			t.Errorf("exit %+v, error %v", exit, err)
-		}
-		if exit := b.wait(); exit.Code != 9 {
-			t.Errorf("the second who asks is told %+v", exit)
-		}
-	})
-	t.Run("stop works", func(t *testing.T) {
-		b := newBox(t, "trap").start()
-		b.sees(b.out, "ready")
-		b.killShim()
-		if err := b.client.Stop(t.Context(), "SIGTERM", 10*time.Second); err != nil {
-			t.Fatal(err)
-		}
-		if exit := b.wait(); exit.Code != 0 {
-			t.Errorf("exit is %+v", exit)
-		}
-	})
-	t.Run("stop kills", func(t *testing.T) {
-		b := newBox(t, "sigignore").start()
-		b.sees(b.out, "ready")
-		b.killShim()
-		if err := b.client.Stop(t.Context(), "SIGTERM", 100*time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
-		if exit := b.wait(); exit.Code != 137 || exit.Signal != 9 || exit.OOMKilled {
-			t.Errorf("exit is %+v", exit)
-		}
-	})
-	t.Run("destroy leaves nothing", func(t *testing.T) {
-		b := newBox(t, "fork", "3").start()
-		b.sees(b.out, "started 3")
-		b.killShim()
-		if err := shim.Destroy(t.Context(), b.dir); err != nil {
-			t.Fatal(err)
-		}
-		b.nothingLeft()
-	})
-	t.Run("an exit that nobody saw is no exit code", func(t *testing.T) {
-		b := newBox(t, "sigignore").start()
-		b.sees(b.out, "ready")
-		b.killShim()
-		if err := syscall.Kill(b.client.InitPID(), syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, func() (bool, string) { return !b.client.Running(), "it runs" })
-		late, err := shim.Connect(b.dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := late.Wait(t.Context()); !errors.Is(err, shim.ErrExitUnknown) {
-			t.Errorf("error is %v", err)
-		}
-	})
+func TestShimDeath_goesOn(t *testing.T) {
+	b := newBox(t, "then", "--", "trap", "--", "exit", "9").start()
+	b.sees(b.out, "ready")
+	b.killShim()
+	if !b.client.Running() {
+		t.Fatal("the container has died with its shim")
+	}
+	if text := b.exec("echo", "still", "here"); text != "still here\n" {
+		t.Errorf("exec says %q", text)
+	}
+	if _, err := b.client.Stats(t.Context()); err != nil {
+		t.Errorf("stats: %v", err)
+	}
+	// Its main process is process 1, whose child waits for the signal.
+	fresh, err := shim.Connect(b.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = fresh.Close() }()
+	b.exec("then", "--", "echo", "x")
+	signalChildren(t, b.client.InitPID())
+	exit, err := fresh.Wait(t.Context())
+	if err != nil || exit.Code != 9 {
+		t.Errorf("exit %+v, error %v", exit, err)
+	}
+	if exit := b.wait(); exit.Code != 9 {
+		t.Errorf("the second who asks is told %+v", exit)
+	}
+}
+
+func TestShimDeath_stop(t *testing.T) {
+	b := newBox(t, "trap").start()
+	b.sees(b.out, "ready")
+	b.killShim()
+	if err := b.client.Stop(t.Context(), "SIGTERM", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if exit := b.wait(); exit.Code != 0 {
+		t.Errorf("exit is %+v", exit)
+	}
+}
+
+func TestShimDeath_stopKills(t *testing.T) {
+	b := newBox(t, "sigignore").start()
+	b.sees(b.out, "ready")
+	b.killShim()
+	if err := b.client.Stop(t.Context(), "SIGTERM", 100*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if exit := b.wait(); exit.Code != 137 || exit.Signal != 9 || exit.OOMKilled {
+		t.Errorf("exit is %+v", exit)
+	}
+}
+
+func TestShimDeath_destroy(t *testing.T) {
+	b := newBox(t, "fork", "3").start()
+	b.sees(b.out, "started 3")
+	b.killShim()
+	if err := shim.Destroy(t.Context(), b.dir); err != nil {
+		t.Fatal(err)
+	}
+	b.nothingLeft()
+}
+
+func TestShimDeath_unseenExit(t *testing.T) {
+	b := newBox(t, "sigignore").start()
+	b.sees(b.out, "ready")
+	b.killShim()
+	if err := syscall.Kill(b.client.InitPID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() (bool, string) { return !b.client.Running(), "it runs" })
+	late, err := shim.Connect(b.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := late.Wait(t.Context()); !errors.Is(err, shim.ErrExitUnknown) {
+		t.Errorf("error is %v", err)
+	}
 }
 
 // signalChildren sends SIGTERM to a process's children.
 func signalChildren(t *testing.T, pid int) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := 0
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range threads {
-		if text, err = os.ReadFile(path); err != nil {
+		text, err := os.ReadFile(path)
+		if err != nil {
 			continue
 		}
 		for _, child := range strings.Fields(string(text)) {
@@ -215,7 +214,7 @@ func TestPluginDeath(t *testing.T) {
 	if b.client, err = shim.Connect(b.dir); err != nil {
 		t.Fatal(err)
 	}
-	defer b.client.Close()
+	defer func() { _ = b.client.Close() }()
 	if !b.client.Running() {
 		t.Fatal("the container died with the plugin")
 	}
@@ -227,7 +226,7 @@ func TestPluginDeath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
+	defer func() { _ = again.Close() }()
 	if exit, err := again.Wait(t.Context()); err != nil || exit.Code != 5 {
 		t.Errorf("later: %+v, %v", exit, err)
 	}

@@ -41,7 +41,7 @@ func ServeExec(ctx context.Context, dir string, raw net.Conn) error {
 	if k.root, err = runc.OpenRootfs(filepath.Join("/proc", strconv.Itoa(pid), "root")); err != nil {
 		return err
 	}
-	defer k.root.Close()
+	defer func() { _ = k.root.Close() }()
 	if k.host, err = lookAtHost(); err != nil {
 		return err
 	}
@@ -111,8 +111,8 @@ func (k *keeper) execPipes(ctx context.Context, spec *specs.Process, r shim.Exec
 	var ends [3]struct{ read, write *os.File }
 	defer func() {
 		for _, end := range ends {
-			end.read.Close() // nil files and second closes only return errors
-			end.write.Close()
+			_ = end.read.Close() // nil files and second closes only return errors
+			_ = end.write.Close()
 		}
 	}()
 	for i := range ends {
@@ -127,12 +127,12 @@ func (k *keeper) execPipes(ctx context.Context, spec *specs.Process, r shim.Exec
 	if err != nil {
 		return driver.Exit{}, err
 	}
-	ends[0].read.Close()
-	ends[1].write.Close()
-	ends[2].write.Close()
+	_ = ends[0].read.Close()
+	_ = ends[1].write.Close()
+	_ = ends[2].write.Close()
 	go func() {
 		_, _ = io.Copy(ends[0].write, r.Stdin)
-		ends[0].write.Close()
+		_ = ends[0].write.Close()
 	}()
 	var copies sync.WaitGroup
 	copies.Go(func() { _, _ = io.Copy(r.Stdout, ends[1].read) })
@@ -147,7 +147,7 @@ func (k *keeper) execTTY(ctx context.Context, spec *specs.Process, r shim.ExecRe
 	if err != nil {
 		return driver.Exit{}, err
 	}
-	defer running.Console.Close()
+	defer func() { _ = running.Console.Close() }()
 	terminal, err := console.ConsoleFromFile(running.Console)
 	if err != nil {
 		_ = running.Signal(unix.SIGKILL)

@@ -156,13 +156,13 @@ func (k *keeper) undo() {
 		}
 	}
 	if k.root != nil {
-		k.root.Close()
+		_ = k.root.Close()
 	}
 	if k.logs != nil {
 		k.logs.close()
 	}
 	if k.lifeline != nil {
-		k.lifeline.Close()
+		_ = k.lifeline.Close()
 	}
 }
 

@@ -19,7 +19,7 @@ func inNetNS(path string, do func() error) error {
 	if err != nil {
 		return fmt.Errorf("open network namespace: %w", err)
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and no unlock: Go ends the thread with the goroutine

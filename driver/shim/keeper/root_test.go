@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	program = filepath.Join(dir, "drover-shim")
-	cmd := exec.Command("go", "build", "-trimpath", "-tags=seccomp,osusergo,netgo,static_build",
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-tags=seccomp,osusergo,netgo,static_build",
 		"-ldflags=-s -w -linkmode=external -extldflags=-static", "-o", program, "drover/cmd/drover-shim")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -101,7 +101,7 @@ func (b *box) start() *box {
 		b.t.Fatalf("start: %v", err)
 	}
 	b.client = client
-	b.t.Cleanup(func() { client.Close() })
+	b.t.Cleanup(func() { _ = client.Close() })
 	return b
 }
 
@@ -165,12 +165,12 @@ func newOutput(t *testing.T, path string) *output {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		hold.Close()
+		_ = hold.Close()
 		<-o.done
 	})
 	go func() {
 		defer close(o.done)
-		defer reader.Close()
+		defer func() { _ = reader.Close() }()
 		_, _ = io.Copy(o, reader)
 	}()
 	return o

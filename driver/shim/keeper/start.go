@@ -29,11 +29,11 @@ func (k *keeper) start() (net.Listener, error) {
 		return nil, err
 	}
 	if err := k.create(); err != nil {
-		listener.Close()
+		_ = listener.Close()
 		return nil, err
 	}
 	if err := k.begin(); err != nil {
-		listener.Close()
+		_ = listener.Close()
 		return nil, err
 	}
 	return listener, nil
@@ -104,7 +104,7 @@ func (k *keeper) create() error {
 		if err != nil {
 			return fmt.Errorf("make pipe: %w", err)
 		}
-		defer read.Close()
+		defer func() { _ = read.Close() }()
 		k.lifeline = write
 		process.Stdin, process.Stdout, process.Stderr = read, nil, nil
 	}
@@ -125,7 +125,7 @@ func (k *keeper) begin() error {
 	if err != nil {
 		return nil //nolint:nilerr // process 1 has ended already, and its root is not needed any more
 	}
-	k.root.Close()
+	_ = k.root.Close()
 	k.root = inside
 	return nil
 }

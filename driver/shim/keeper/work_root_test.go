@@ -251,8 +251,8 @@ func TestLRP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if response, err := http.DefaultClient.Do(request); err == nil {
-		response.Body.Close()
+	if response, err := (&http.Client{Timeout: 10 * time.Second}).Do(request); err == nil {
+		_ = response.Body.Close()
 	}
 	if exit := b.wait(); exit.Code != 3 || exit.Reason != "APP/PROC/WEB: Exited with status 3" {
 		t.Errorf("exit is %+v", exit)
@@ -339,11 +339,11 @@ func (b *box) readLog() string {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	_, port, err := net.SplitHostPort(listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
