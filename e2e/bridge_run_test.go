@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"code.cloudfoundry.org/bbs/models"
+	nomad "github.com/hashicorp/nomad/api"
 
 	"drover/bridge"
 	"drover/bridge/translate"
@@ -29,6 +30,7 @@ func TestBridge(t *testing.T) {
 	t.Run("gives the result of a Task", func(t *testing.T) { checkTaskResult(t, n) })
 	t.Run("gives the reason of a failed Task", func(t *testing.T) { checkTaskFailure(t, n) })
 	t.Run("cancels a running Task", func(t *testing.T) { checkTaskCancel(t, n) })
+	t.Run("fails a Task that is stopped from outside", func(t *testing.T) { checkTaskCutOff(t, n) })
 	t.Run("forgets nothing when it is started again", func(t *testing.T) { checkBridgeRestart(t, n) })
 }
 
@@ -257,6 +259,25 @@ func checkTaskCancel(t *testing.T, n *bridgeNode) {
 		t.Fatal(err)
 	}
 	if task := n.ended(t, "cancelled"); task.FailureReason != "task was cancelled" {
+		t.Errorf("failed %t: %q", task.Failed, task.FailureReason)
+	}
+}
+
+func checkTaskCutOff(t *testing.T, n *bridgeNode) {
+	t.Helper()
+	n.desireTask(t, "cut-off", probeTask("sleep", "600"))
+	eventually(t, 30*time.Second, "the task does not run", func() (bool, string) {
+		task, err := n.runtime.Task(t.Context(), "cut-off")
+		return err == nil && task.State == models.Task_Running, fmt.Sprint(task, err)
+	})
+	allocs, _, err := n.cluster.Nomad.Jobs().Allocations(translate.TaskJobID("cut-off"), false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.cluster.Nomad.Allocations().Stop(&nomad.Allocation{ID: allocs[0].ID}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if task := n.ended(t, "cut-off"); !task.Failed || task.FailureReason != "cell disappeared before completion" {
 		t.Errorf("failed %t: %q", task.Failed, task.FailureReason)
 	}
 }

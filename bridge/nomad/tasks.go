@@ -270,11 +270,16 @@ func (r *Runtime) completeTasks(ctx context.Context) {
 		if !is || !record.Ready || record.done() {
 			continue
 		}
-		state := translate.TaskOf(r.allocs.of(translate.TaskJobID(record.GUID)), e.createIndex, record.WantsResult)
+		allocs := r.allocs.of(translate.TaskJobID(record.GUID))
+		state := translate.TaskOf(allocs, e.createIndex, record.WantsResult)
 		if state.State != models.Task_Completed {
 			continue
 		}
-		if err := r.finish(ctx, record.GUID, state); err != nil {
+		err := r.finish(ctx, record.GUID, state)
+		if err == nil && state.Failed && hasLive(allocs) {
+			err = r.stopTask(ctx, record.GUID)
+		}
+		if err != nil {
 			r.log.Error("cannot keep the result of a task, will try again", "task", record.GUID, "error", err)
 		}
 	}

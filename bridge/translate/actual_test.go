@@ -190,7 +190,7 @@ func TestActuals_fillsInMetricTagsAndInternalRoutes(t *testing.T) {
 }
 
 func TestTaskOf(t *testing.T) {
-	started := phase(driver.PhaseStarted, 20)
+	started := event(api.TaskStarted, 20)
 	tests := []struct {
 		name   string
 		allocs []*api.AllocationListStub
@@ -199,7 +199,7 @@ func TestTaskOf(t *testing.T) {
 	}{
 		{"a task without an allocation is pending", nil, true, TaskState{State: models.Task_Pending}},
 		{"a task whose container is being made is pending", []*api.AllocationListStub{alloc("a", 12, "pending", task("pending", 0, event(api.TaskReceived, 15)))}, true, TaskState{State: models.Task_Pending}},
-		{"a started task runs on its node", []*api.AllocationListStub{alloc("a", 12, "running", task("running", 0, started))}, true, TaskState{State: models.Task_Running, CellID: "node"}},
+		{"a started task runs on its node", []*api.AllocationListStub{alloc("a", 12, "running", task("running", 0, phase(driver.PhaseStarted, 19), started))}, true, TaskState{State: models.Task_Running, CellID: "node"}},
 		{"a task that ended well has its result", []*api.AllocationListStub{alloc("a", 12, "complete", task("dead", 0, started, phase(driver.PhaseEnded, 30, driver.AnnotationResult, "eyJhIjoxfQ=="), event(api.TaskTerminated, 31)))}, true,
 			TaskState{State: models.Task_Completed, CellID: "node", Result: `{"a":1}`}},
 		{"the driver's word counts before nomad's", []*api.AllocationListStub{alloc("a", 12, "running", task("running", 0, started, phase(driver.PhaseEnded, 30)))}, false,
@@ -220,6 +220,12 @@ func TestTaskOf(t *testing.T) {
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "cell disappeared before completion"}},
 		{"a task that was stopped from outside fails", []*api.AllocationListStub{alloc("a", 12, "complete", unwanted, task("dead", 0, started))}, false,
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "cell disappeared before completion"}},
+		{"a task that was killed has not succeeded, whatever it managed to say", []*api.AllocationListStub{alloc("a", 12, "running", task("running", 0, started, event(api.TaskKilling, 25), phase(driver.PhaseEnded, 30)))}, false,
+			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "cell disappeared before completion"}},
+		{"a task that was cut off is not run twice", []*api.AllocationListStub{alloc("b", 20, "running", task("running", 0, started)), alloc("a", 12, "lost", unwanted, task("running", 0, started))}, false,
+			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "cell disappeared before completion"}},
+		{"a task whose node was lost before its start waits for another", []*api.AllocationListStub{alloc("b", 20, "pending"), alloc("a", 12, "lost", unwanted, task("pending", 0))}, false,
+			TaskState{State: models.Task_Pending}},
 		{"allocations of an earlier task of the same guid do not count", []*api.AllocationListStub{alloc("a", 9, "complete", task("dead", 0))}, false, TaskState{State: models.Task_Pending}},
 	}
 	for _, test := range tests {

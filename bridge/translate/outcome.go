@@ -23,44 +23,57 @@ type TaskState struct {
 	Result string
 }
 
-// TaskOf reads a Task's state from the allocations of its job. wantsResult says that the Task names a result file.
+// disappeared is Diego's word for work that was cut off by something else than itself.
+const disappeared = "cell disappeared before completion"
+
+// TaskOf reads a Task's state from the allocations of its job. wantsResult says that the Task names a result file. A
+// Task runs at most once: one that was cut off after its start has failed, even if Nomad has begun it anew elsewhere.
 func TaskOf(allocs []*api.AllocationListStub, createIndex uint64, wantsResult bool) TaskState {
 	var own []*api.AllocationListStub
 	for _, alloc := range allocs {
-		if alloc.CreateIndex >= createIndex {
-			own = append(own, alloc)
+		if alloc.CreateIndex < createIndex {
+			continue
 		}
+		if ended := lastEnded(alloc); ended != nil {
+			return endedTask(alloc, ended)
+		}
+		if wasCutOff(alloc) {
+			return TaskState{State: models.Task_Completed, CellID: alloc.NodeID, Failed: true, Reason: disappeared}
+		}
+		own = append(own, alloc)
 	}
 	alloc := newest(own)
-	if alloc == nil {
+	switch {
+	case alloc == nil:
 		return TaskState{State: models.Task_Pending}
-	}
-	if ended := lastEnded(alloc); ended != nil {
-		return endedTask(alloc, ended)
-	}
-	if isLive(alloc) {
-		if readTask(alloc).running {
-			return TaskState{State: models.Task_Running, CellID: alloc.NodeID}
+	case isLive(alloc) && readTask(alloc).running:
+		return TaskState{State: models.Task_Running, CellID: alloc.NodeID}
+	case alloc.ClientStatus == api.AllocClientStatusFailed:
+		reason := truncate(cmp.Or(readTask(alloc).crash, "failed to run container"))
+		return TaskState{State: models.Task_Completed, CellID: alloc.NodeID, Failed: true, Reason: reason}
+	case alloc.ClientStatus == api.AllocClientStatusComplete && alloc.DesiredStatus == api.AllocDesiredStatusRun:
+		result := TaskState{State: models.Task_Completed, CellID: alloc.NodeID}
+		if wantsResult {
+			result.Failed, result.Reason = true, "failed to fetch result"
 		}
-		return TaskState{State: models.Task_Pending}
+		return result
 	}
-	result := TaskState{State: models.Task_Completed, CellID: alloc.NodeID, Failed: true}
-	switch alloc.ClientStatus {
-	case api.AllocClientStatusLost:
-		result.Reason = "cell disappeared before completion"
-	case api.AllocClientStatusComplete:
-		result.Failed = wantsResult || alloc.DesiredStatus != api.AllocDesiredStatusRun
-		result.Reason = "failed to fetch result"
-		if alloc.DesiredStatus != api.AllocDesiredStatusRun {
-			result.Reason = "cell disappeared before completion"
-		}
-	default:
-		result.Reason = truncate(cmp.Or(readTask(alloc).crash, "failed to run container"))
+	// On its way, or stopped before it began: Nomad will place it, or the job is gone.
+	return TaskState{State: models.Task_Pending}
+}
+
+// wasCutOff says whether an allocation that had begun its work was lost or stopped from outside.
+func wasCutOff(alloc *api.AllocationListStub) bool {
+	if !hasEvent(alloc, api.TaskStarted) {
+		return false
 	}
-	if !result.Failed {
-		result.Reason = ""
-	}
-	return result
+	return alloc.ClientStatus == api.AllocClientStatusLost ||
+		(alloc.ClientStatus == api.AllocClientStatusComplete && alloc.DesiredStatus != api.AllocDesiredStatusRun)
+}
+
+func hasEvent(alloc *api.AllocationListStub, kind string) bool {
+	state := alloc.TaskStates[TaskName]
+	return state != nil && slices.ContainsFunc(state.Events, func(event *api.TaskEvent) bool { return event.Type == kind })
 }
 
 func lastEnded(alloc *api.AllocationListStub) *api.TaskEvent {
@@ -80,6 +93,10 @@ func endedTask(alloc *api.AllocationListStub, ended *api.TaskEvent) TaskState {
 	result := TaskState{State: models.Task_Completed, CellID: alloc.NodeID}
 	if reason := ended.Details[driver.AnnotationReason]; reason != "" {
 		result.Failed, result.Reason = true, truncate(reason)
+		return result
+	}
+	if hasEvent(alloc, api.TaskKilling) {
+		result.Failed, result.Reason = true, disappeared
 		return result
 	}
 	raw, err := base64.StdEncoding.DecodeString(ended.Details[driver.AnnotationResult])
