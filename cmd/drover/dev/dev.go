@@ -141,7 +141,7 @@ func (p *Platform) serve(ctx context.Context, name string, run func(ctx context.
 
 // takeDir locks the state directory and clears away what a platform that was killed left in it. What people made
 // (bits, droplets, images) stays.
-func (p *Platform) takeDir(context.Context) (func(context.Context) error, error) {
+func (p *Platform) takeDir(ctx context.Context) (func(context.Context) error, error) {
 	if err := os.MkdirAll(p.config.Dir, 0o711); err != nil {
 		return nil, err
 	}
@@ -155,6 +155,9 @@ func (p *Platform) takeDir(context.Context) (func(context.Context) error, error)
 	p.Info.Dir, p.Info.Logs, p.Info.Tasks = p.config.Dir, p.config.below("logs"), p.config.tasksDir()
 	release := func(context.Context) error {
 		return errors.Join(os.RemoveAll(p.Info.Tasks), lock.Close())
+	}
+	if err := p.config.reclaim(ctx); err != nil {
+		return release, fmt.Errorf("end an earlier run: %w", err)
 	}
 	for _, path := range []string{infoFile, "agents", "cell", "cni", "tls"} {
 		if err := os.RemoveAll(p.config.below(path)); err != nil {

@@ -13,11 +13,12 @@ import (
 
 // filter is a picture of the machine's packet filter: the chains of its tables, and which tables there are.
 type filter struct {
-	// tables are lines of nft, such as "table ip nat".
-	tables []string
-	// chains are by program and table, such as "iptables nat".
-	chains         map[string][]string
-	dropsForwarded bool
+	// Tables are lines of nft, such as "table ip nat".
+	Tables []string `json:"tables"`
+	// Chains are by program and table, such as "iptables nat".
+	Chains map[string][]string `json:"chains"`
+	// DropsForwarded says that packets are not forwarded by default.
+	DropsForwarded bool `json:"drops_forwarded"`
 }
 
 // filterTables are those that CNI's plugins touch.
@@ -32,13 +33,13 @@ func families() map[string]string {
 
 // readFilter takes a picture.
 func readFilter(ctx context.Context) (filter, error) {
-	picture := filter{chains: map[string][]string{}}
+	picture := filter{Chains: map[string][]string{}}
 	if hasNFT() {
 		tables, err := output(ctx, nil, "nft", "list", "tables")
 		if err != nil {
 			return picture, err
 		}
-		picture.tables = lines(tables)
+		picture.Tables = lines(tables)
 	}
 	for _, program := range families() {
 		for _, table := range filterTables() {
@@ -60,9 +61,9 @@ func (f *filter) add(program, table string, saved []string) {
 			continue
 		}
 		chain, policy, _ := strings.Cut(name, " ")
-		f.chains[program+" "+table] = append(f.chains[program+" "+table], chain)
+		f.Chains[program+" "+table] = append(f.Chains[program+" "+table], chain)
 		if program == "iptables" && table == "filter" && chain == "FORWARD" && strings.HasPrefix(policy, "DROP") {
-			f.dropsForwarded = true
+			f.DropsForwarded = true
 		}
 	}
 }
@@ -90,7 +91,7 @@ func (f filter) restoreTable(ctx context.Context, program, table string) error {
 	if err != nil {
 		return err
 	}
-	script := undo(table, lines(saved), f.chains[program+" "+table])
+	script := undo(table, lines(saved), f.Chains[program+" "+table])
 	if script == "" {
 		return nil
 	}
@@ -135,7 +136,7 @@ func undo(table string, saved, known []string) string {
 // dropTable removes a table that was not there and holds no rule any more; asking iptables alone makes such tables.
 func (f filter) dropTable(ctx context.Context, family, name string) error {
 	table := "table " + family + " " + name
-	if !hasNFT() || slices.Contains(f.tables, table) {
+	if !hasNFT() || slices.Contains(f.Tables, table) {
 		return nil
 	}
 	now, err := output(ctx, nil, "nft", "list", "tables")

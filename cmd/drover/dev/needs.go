@@ -21,7 +21,7 @@ func cniDirs() []string {
 
 // siblings are the programs that make build puts beside drover.
 func siblings() []string {
-	return []string{"nomad-driver-drover", "drover-shim", "drover-lifecycle"}
+	return []string{pluginName, "drover-shim", "drover-lifecycle"}
 }
 
 // checkNeeds says everything that is missing, and how to get it; it returns the directory of CNI's plugins.

@@ -3,8 +3,10 @@ package dev
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -23,13 +25,47 @@ const forwarding = "/proc/sys/net/ipv4/ip_forward"
 // network is a bridge device of our own with a private subnet. Containers are behind it, with the host's ports mapped
 // to theirs by CNI, and reach the outside masqueraded.
 type network struct {
-	device  string
-	subnet  netip.Prefix
-	gateway netip.Addr
-	// before is what the machine's packet filter and forwarding looked like, so that down leaves it so.
-	before    filter
-	forwarded string
-	opened    bool
+	Device  string       `json:"device"`
+	Subnet  netip.Prefix `json:"subnet"`
+	Gateway netip.Addr   `json:"gateway"`
+	// Before and Forwarded are what the machine's packet filter and forwarding looked like, so that down leaves it so.
+	Before    filter `json:"before"`
+	Forwarded string `json:"forwarded"`
+	// Opened says that rules were added for a filter that forwards nothing by default.
+	Opened bool `json:"opened"`
+	// file holds all this while the network is up, for one who comes after us.
+	file string
+}
+
+// networkFile is the name of network.file, in CNI's configuration directory, where CNI does not take it for its own.
+const networkFile = "drover.before"
+
+// loadNetwork returns the network that was not taken down, or nil.
+func loadNetwork(configDir string) (*network, error) {
+	n := &network{file: filepath.Join(configDir, networkFile)}
+	text, err := os.ReadFile(n.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // there is none, which is no error
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the network of an earlier run: %w", err)
+	}
+	if err := json.Unmarshal(text, n); err != nil {
+		return nil, fmt.Errorf("read the network of an earlier run: %w", err)
+	}
+	return n, nil
+}
+
+// save writes down what down needs to know.
+func (n *network) save() error {
+	text, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("note the network: %w", err)
+	}
+	if err := os.WriteFile(n.file, text, 0o600); err != nil {
+		return fmt.Errorf("note the network: %w", err)
+	}
+	return nil
 }
 
 // up makes the device, lets packets through and writes CNI's configuration to configDir. What it did before a failure
@@ -39,19 +75,24 @@ func (n *network) up(ctx context.Context, configDir, stateDir string) (err error
 	if err != nil {
 		return fmt.Errorf("list network devices: %w", err)
 	}
-	if n.before, err = readFilter(ctx); err != nil {
+	if n.Before, err = readFilter(ctx); err != nil {
 		return err
 	}
 	forwarded, err := os.ReadFile(forwarding)
 	if err != nil {
 		return fmt.Errorf("read forwarding: %w", err)
 	}
-	if n.subnet, n.gateway, err = freeSubnet(); err != nil {
+	if n.Subnet, n.Gateway, err = freeSubnet(); err != nil {
 		return err
 	}
-	n.forwarded = strings.TrimSpace(string(forwarded))
-	n.device = freeDevice(interfaces)
-	if err := writeCNI(configDir, stateDir, n.device, n.subnet); err != nil {
+	n.Forwarded = strings.TrimSpace(string(forwarded))
+	n.Device = freeDevice(interfaces)
+	if err := writeCNI(configDir, stateDir, n.Device, n.Subnet); err != nil {
+		return err
+	}
+	n.Opened = n.Before.DropsForwarded
+	n.file = filepath.Join(configDir, networkFile)
+	if err := n.save(); err != nil {
 		return err
 	}
 	defer func() {
@@ -60,9 +101,9 @@ func (n *network) up(ctx context.Context, configDir, stateDir string) (err error
 		}
 	}()
 	for _, args := range [][]string{
-		{"link", "add", n.device, "type", "bridge"},
-		{"addr", "add", netip.PrefixFrom(n.gateway, n.subnet.Bits()).String(), "dev", n.device},
-		{"link", "set", n.device, "up"},
+		{"link", "add", n.Device, "type", "bridge"},
+		{"addr", "add", netip.PrefixFrom(n.Gateway, n.Subnet.Bits()).String(), "dev", n.Device},
+		{"link", "set", n.Device, "up"},
 	} {
 		if err := command(ctx, "ip", args...); err != nil {
 			return err
@@ -76,12 +117,11 @@ func (n *network) up(ctx context.Context, configDir, stateDir string) (err error
 
 // openForward lets packets of our device pass where the machine forwards none by default, as beside a Docker daemon.
 func (n *network) openForward(ctx context.Context) error {
-	if !n.before.dropsForwarded {
+	if !n.Opened {
 		return nil
 	}
-	n.opened = true
 	for _, direction := range []string{"-i", "-o"} {
-		if err := command(ctx, "iptables", "-I", "FORWARD", direction, n.device, "-j", "ACCEPT"); err != nil {
+		if err := command(ctx, "iptables", "-I", "FORWARD", direction, n.Device, "-j", "ACCEPT"); err != nil {
 			return err
 		}
 	}
@@ -91,21 +131,24 @@ func (n *network) openForward(ctx context.Context) error {
 // down removes the device and everything that CNI and we left in the packet filter. It goes on after a failure.
 func (n *network) down(ctx context.Context) error {
 	var failures []error
-	if n.opened {
+	if n.Opened {
 		for _, direction := range []string{"-i", "-o"} {
-			failures = append(failures, command(ctx, "iptables", "-D", "FORWARD", direction, n.device, "-j", "ACCEPT"))
+			rule := []string{"FORWARD", direction, n.Device, "-j", "ACCEPT"}
+			if command(ctx, "iptables", append([]string{"-C"}, rule...)...) == nil {
+				failures = append(failures, command(ctx, "iptables", append([]string{"-D"}, rule...)...))
+			}
 		}
 	}
-	if _, err := net.InterfaceByName(n.device); err == nil {
-		failures = append(failures, command(ctx, "ip", "link", "delete", n.device))
+	if _, err := net.InterfaceByName(n.Device); err == nil {
+		failures = append(failures, command(ctx, "ip", "link", "delete", n.Device))
 	}
-	failures = append(failures, n.before.restore(ctx))
-	if n.forwarded != "" {
-		if err := os.WriteFile(forwarding, []byte(n.forwarded), 0o600); err != nil {
+	failures = append(failures, n.Before.restore(ctx))
+	if n.Forwarded != "" {
+		if err := os.WriteFile(forwarding, []byte(n.Forwarded), 0o600); err != nil {
 			failures = append(failures, fmt.Errorf("restore forwarding: %w", err))
 		}
 	}
-	return errors.Join(failures...)
+	return errors.Join(append(failures, os.RemoveAll(n.file))...)
 }
 
 // writeCNI describes the network to CNI, which keeps its addresses below stateDir.

@@ -34,10 +34,10 @@ const registryPort = "5000"
 // startRegistry listens on the bridge device's address, which containers reach as well as the machine itself, so that
 // an image has the same name everywhere.
 func (p *Platform) startRegistry(ctx context.Context) (func(context.Context) error, error) {
-	config := registry.Config{Listen: net.JoinHostPort(p.network.gateway.String(), registryPort), Dir: p.config.below("registry")}
+	config := registry.Config{Listen: net.JoinHostPort(p.network.Gateway.String(), registryPort), Dir: p.config.below("registry")}
 	opened, err := images.Open(ctx, config, p.log)
 	if err != nil {
-		config.Listen = net.JoinHostPort(p.network.gateway.String(), "0")
+		config.Listen = net.JoinHostPort(p.network.Gateway.String(), "0")
 		if opened, err = images.Open(ctx, config, p.log); err != nil {
 			return nil, err
 		}
@@ -55,16 +55,18 @@ func (p *Platform) startRegistry(ctx context.Context) (func(context.Context) err
 	return down, nil
 }
 
+// pluginName is the driver's program.
+const pluginName = "nomad-driver-drover"
+
 func (p *Platform) startAgents(ctx context.Context) (func(context.Context) error, error) {
 	plugins := p.config.below("cell", "plugins")
-	const plugin = "nomad-driver-drover"
-	if err := copyProgram(filepath.Join(p.config.Bin, plugin), filepath.Join(plugins, plugin)); err != nil {
+	if err := copyProgram(filepath.Join(p.config.Bin, pluginName), filepath.Join(plugins, pluginName)); err != nil {
 		return nil, err
 	}
 	cluster, err := agent.Start(ctx, agent.Config{
 		Dir:          p.config.below("agents"),
 		PluginDir:    plugins,
-		Plugins:      map[string]string{plugin: p.pluginConfig()},
+		Plugins:      map[string]string{pluginName: p.pluginConfig()},
 		CNIPath:      p.cniDir,
 		CNIConfigDir: p.config.below("cni"),
 		LogLevel:     p.config.LogLevel,
@@ -164,7 +166,7 @@ func (p *Platform) controllerConfig(bridge serve.Addresses) controller.Config {
 			SystemDomain:       "drover.internal",
 			Staging:            recipe.StagingLimits{Timeout: 15 * time.Minute, MemoryMB: 1024, DiskMB: 2048, NoFile: 16384},
 			PIDs:               1024,
-			EgressRules:        egressRules(p.network.subnet),
+			EgressRules:        egressRules(p.network.Subnet),
 		},
 	}
 	for _, pack := range p.packs {
