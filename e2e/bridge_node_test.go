@@ -5,9 +5,12 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +29,7 @@ import (
 type bridgeNode struct {
 	*driverNode
 	runtime *nomad.Runtime
+	log     *recordedLog
 }
 
 func startBridgeNode(t *testing.T) *bridgeNode {
@@ -56,15 +60,34 @@ func startBridgeNode(t *testing.T) *bridgeNode {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.stop(t) })
-	return &bridgeNode{driverNode: n, runtime: n.startRuntime(t)}
+	log := &recordedLog{}
+	return &bridgeNode{driverNode: n, runtime: n.startRuntime(t, log), log: log}
 }
 
-func (n *driverNode) startRuntime(t *testing.T) *nomad.Runtime {
+// recordedLog keeps what the bridge logs.
+type recordedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *recordedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *recordedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (n *driverNode) startRuntime(t *testing.T, log *recordedLog) *nomad.Runtime {
 	t.Helper()
 	runtime, err := nomad.New(nomad.Config{
 		Client:  n.cluster.Nomad,
 		Options: translate.Options{Network: "host"},
-		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Log:     slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), log), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,6 +28,8 @@ func TestBridge(t *testing.T) {
 	t.Run("starts again what crashes and says why", func(t *testing.T) { checkCrash(t, n) })
 	t.Run("shows an LRP that never becomes healthy", func(t *testing.T) { checkNeverHealthy(t, n) })
 	t.Run("says why an image cannot be had", func(t *testing.T) { checkMissingImage(t, n) })
+	t.Run("says what resources are missing", func(t *testing.T) { checkPlacement(t, n) })
+	t.Run("runs again what was removed a moment ago", func(t *testing.T) { checkRemoveAndDesire(t, n) })
 	t.Run("gives the result of a Task", func(t *testing.T) { checkTaskResult(t, n) })
 	t.Run("gives the reason of a failed Task", func(t *testing.T) { checkTaskFailure(t, n) })
 	t.Run("cancels a running Task", func(t *testing.T) { checkTaskCancel(t, n) })
@@ -182,6 +185,51 @@ func checkMissingImage(t *testing.T, n *bridgeNode) {
 	}
 }
 
+func checkPlacement(t *testing.T, n *bridgeNode) {
+	t.Helper()
+	lrp := probeLRP("greedy", "sleep", "600")
+	lrp.MemoryMb = 1 << 30
+	n.desire(t, lrp)
+	n.instance(t, "greedy", "does not say what is missing", func(a *models.ActualLRP) bool {
+		return a.State == models.ActualLRPStateUnclaimed && a.PlacementError == "insufficient resources: memory"
+	})
+	if err := n.runtime.RemoveLRP(t.Context(), "greedy"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkRemoveAndDesire(t *testing.T, n *bridgeNode) {
+	t.Helper()
+	n.desire(t, probeLRP("again", "env"))
+	lrp := probeLRP("again", "sleep", "600")
+	for _, word := range []string{"one", "two", "three"} {
+		if err := n.runtime.RemoveLRP(t.Context(), "again"); err != nil {
+			t.Fatal(err)
+		}
+		lrp.EnvironmentVariables = []*models.EnvironmentVariable{{Name: "WORD", Value: word}}
+		n.desire(t, lrp)
+		actual := n.instance(t, "again", "does not run", isRunning)
+		allocs, _, err := n.cluster.Nomad.Jobs().Allocations(translate.LRPJobID("again"), true, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		alloc, _, err := n.cluster.Nomad.Allocations().Info(latest(allocs).ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got, _ := n.exec(t, alloc, false, nil, nil, "/bin/probe", "env", "WORD"); strings.TrimSpace(got) != word {
+			t.Errorf("instance %s runs with the word %q, want %q", actual.InstanceGuid, got, word)
+		}
+	}
+	if err := n.runtime.RemoveLRP(t.Context(), "again"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func latest(allocs []*nomad.AllocationListStub) *nomad.AllocationListStub {
+	return slices.MaxFunc(allocs, func(a, b *nomad.AllocationListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
+}
+
 // probeTask runs the probe program once.
 func probeTask(args ...string) *models.TaskDefinition {
 	return &models.TaskDefinition{
@@ -286,7 +334,7 @@ func checkBridgeRestart(t *testing.T, n *bridgeNode) {
 	t.Helper()
 	n.desire(t, webLRP(t, "kept"))
 	before := n.instance(t, "kept", "does not run", isRunning)
-	again := &bridgeNode{driverNode: n.driverNode, runtime: n.startRuntime(t)}
+	again := &bridgeNode{driverNode: n.driverNode, runtime: n.startRuntime(t, &recordedLog{})}
 	actuals, err := again.runtime.ActualLRPs(t.Context(), bridge.ActualFilter{})
 	if err != nil || len(actuals) != 1 {
 		t.Fatalf("got %v, %v; want one instance", actuals, err)

@@ -33,14 +33,14 @@ func (a *allocations) of(jobID string) []*api.AllocationListStub {
 const ours = `JobID matches "^(lrp|task)-"`
 
 // listAllocations brings the index up to date with one list, and completes Tasks that have ended.
-func (r *Runtime) listAllocations(ctx context.Context, index uint64) (uint64, error) {
+func (r *Runtime) listAllocations(ctx context.Context, index uint64) (seen, error) {
 	query := r.query(ctx)
 	query.WaitIndex, query.WaitTime = index, blockFor
 	query.Filter = ours
 	query.Params = map[string]string{"resources": "true", "task_states": "true"}
 	list, meta, err := r.client.Allocations().List(query)
 	if err != nil {
-		return 0, fmt.Errorf("list allocations: %w", err)
+		return seen{}, fmt.Errorf("list allocations: %w", err)
 	}
 	byJob := map[string][]*api.AllocationListStub{}
 	for _, alloc := range list {
@@ -50,7 +50,7 @@ func (r *Runtime) listAllocations(ctx context.Context, index uint64) (uint64, er
 	r.allocs.byJob = byJob
 	r.allocs.mu.Unlock()
 	r.completeTasks(ctx)
-	return meta.LastIndex, nil
+	return seen{index: meta.LastIndex, size: len(list)}, nil
 }
 
 // blocked returns what Nomad says of each job of ours that it cannot place.

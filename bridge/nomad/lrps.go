@@ -17,7 +17,12 @@ import (
 
 // DesireLRP keeps the contract of bridge.LRPs.
 func (r *Runtime) DesireLRP(ctx context.Context, lrp *models.DesiredLRP) error {
-	work, err := translate.LRP(lrp, r.options)
+	record := newLRPRecord(lrp, uuid.NewString())
+	record.CreatedAt = r.config.Now().UnixNano()
+	record.UpdatedAt = record.CreatedAt
+	desired := lrp.Copy()
+	desired.ModificationTag = &models.ModificationTag{Epoch: record.Epoch}
+	work, err := translate.LRP(desired, r.options)
 	if err != nil {
 		return err
 	}
@@ -28,9 +33,6 @@ func (r *Runtime) DesireLRP(ctx context.Context, lrp *models.DesiredLRP) error {
 	defer cancel()
 	path := lrpPath(lrp.ProcessGuid)
 	defer r.guids.lock(path)()
-	record := newLRPRecord(lrp, uuid.NewString())
-	record.CreatedAt = r.config.Now().UnixNano()
-	record.UpdatedAt = record.CreatedAt
 	return r.submit(ctx, submission{path: path, record: record, work: work})
 }
 

@@ -122,13 +122,21 @@ const (
 	// blockFor is how long a list waits for news; Nomad adds up to a sixteenth.
 	blockFor = 30 * time.Second
 	// breath is the least time between two lists, so that a busy cluster is not listed for each of its changes.
-	breath = 50 * time.Millisecond
+	// It grows with the length of the list, because each costs Nomad and us as much.
+	breath        = 50 * time.Millisecond
+	breathPerItem = 50 * time.Microsecond
 	// retryAfter is how soon a failed list is tried again.
 	retryAfter = 500 * time.Millisecond
 )
 
+// seen is what a list saw: Nomad's index, and how many items.
+type seen struct {
+	index uint64
+	size  int
+}
+
 // watch calls list again and again, with the index that it returned.
-func (r *Runtime) watch(ctx context.Context, what string, health *health, list func(ctx context.Context, index uint64) (uint64, error)) error {
+func (r *Runtime) watch(ctx context.Context, what string, health *health, list func(ctx context.Context, index uint64) (seen, error)) error {
 	var index uint64
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -150,11 +158,8 @@ func (r *Runtime) watch(ctx context.Context, what string, health *health, list f
 			timer.Reset(retryAfter)
 			continue
 		}
-		// An index that goes back means another cluster, or a restored one.
-		if index = next; next == 0 {
-			index = 1
-		}
-		timer.Reset(breath)
+		index = max(next.index, 1)
+		timer.Reset(breath + time.Duration(next.size)*breathPerItem)
 	}
 }
 

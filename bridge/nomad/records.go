@@ -102,12 +102,12 @@ func (r *records) compare(list []*api.VariableMetadata, index uint64) []string {
 const readers = 8
 
 // listRecords brings the index up to date with one list.
-func (r *Runtime) listRecords(ctx context.Context, index uint64) (uint64, error) {
+func (r *Runtime) listRecords(ctx context.Context, index uint64) (seen, error) {
 	query := r.query(ctx)
 	query.WaitIndex, query.WaitTime = index, blockFor
 	list, meta, err := r.client.Variables().PrefixList(root, query)
 	if err != nil {
-		return 0, fmt.Errorf("list variables: %w", err)
+		return seen{}, fmt.Errorf("list variables: %w", err)
 	}
 	stale := r.records.compare(list, meta.LastIndex)
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -119,12 +119,12 @@ func (r *Runtime) listRecords(ctx context.Context, index uint64) (uint64, error)
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return 0, err
+		return seen{}, err
 	}
 	if len(stale) > 0 {
 		r.hints.send()
 	}
-	return meta.LastIndex, nil
+	return seen{index: meta.LastIndex, size: len(list)}, nil
 }
 
 // readRecord reads one record past the index; ok is false when there is none. A record that cannot be decoded is

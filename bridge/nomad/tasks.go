@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"code.cloudfoundry.org/bbs/models"
+	"github.com/google/uuid"
 	"github.com/hashicorp/nomad/api"
 
 	"drover/bridge"
@@ -15,7 +16,7 @@ import (
 
 // DesireTask keeps the contract of bridge.Tasks.
 func (r *Runtime) DesireTask(ctx context.Context, guid, domain string, task *models.TaskDefinition) error {
-	work, err := translate.Task(guid, domain, task, r.options)
+	work, err := translate.Task(guid, domain, uuid.NewString(), task, r.options)
 	if err != nil {
 		return err
 	}

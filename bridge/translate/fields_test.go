@@ -58,7 +58,7 @@ var fieldRows = []fieldRow{
 	{"DesiredLRP.MetricsGuid", listed, "deprecated: metric_tags.source_id counts"},
 	{"DesiredLRP.Annotation", stored, ""},
 	{"DesiredLRP.EgressRules", listed, "carried to the driver, not enforced yet"},
-	{"DesiredLRP.ModificationTag", stored, "made by the bridge; a given one is ignored"},
+	{"DesiredLRP.ModificationTag", inJob, "made by the bridge; a given one is ignored"},
 	{"DesiredLRP.CachedDependencies", byDriver, ""},
 	{"DesiredLRP.LegacyDownloadUser", byDriver, ""},
 	{"DesiredLRP.TrustedSystemCertificatesPath", byDriver, ""},
@@ -184,7 +184,7 @@ var fieldRows = []fieldRow{
 	{"HTTPCheck.RequestTimeoutMs", inJob, "at least one second in Consul; one by default"},
 	{"HTTPCheck.Path", inJob, "appears in the job: no place for secrets"},
 	{"HTTPCheck.IntervalMs", inJob, "at least one second in Consul; two by default"},
-	{"ModificationTag.Epoch", stored, "made by the bridge"},
+	{"ModificationTag.Epoch", inJob, "meta"},
 	{"ModificationTag.Index", stored, "made by the bridge"},
 	{"MetricTagValue.Static", stored, ""},
 	{"MetricTagValue.Dynamic", stored, ""},
@@ -213,7 +213,7 @@ func lrpOutcome(t *testing.T, lrp *models.DesiredLRP) outcome {
 
 func taskOutcome(t *testing.T, task *models.TaskDefinition) outcome {
 	t.Helper()
-	work, err := Task("guid", "domain", task, Options{})
+	work, err := Task("guid", "domain", "epoch", task, Options{})
 	return outcomeOf(t, work, err)
 }
 

@@ -28,7 +28,7 @@ const (
 // tagsKey is the key of a client's meta that holds its placement tags, separated by commas.
 const tagsKey = "${meta.drover_placement_tags}"
 
-type jobNames struct{ kind, guid, domain string }
+type jobNames struct{ kind, guid, domain, epoch string }
 
 func newJob(names jobNames, options Options, group *api.TaskGroup) *api.Job {
 	id := names.kind + "-" + names.guid
@@ -46,6 +46,7 @@ func newJob(names jobNames, options Options, group *api.TaskGroup) *api.Job {
 			MetaGUID:   names.guid,
 			MetaDomain: names.domain,
 			MetaSchema: Schema,
+			MetaEpoch:  names.epoch,
 		},
 	}
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // LRP makes the job of a DesiredLRP and the run info for its driver. Instances, routes, annotation, metric tags and
-// modification tag are no part of the run info: they change while instances run.
+// modification tag are no part of the run info: they change while instances run. The tag's epoch must be that of the
+// LRP's life.
 func LRP(lrp *models.DesiredLRP, options Options) (Work, error) {
 	if err := refuseLRP(lrp); err != nil {
 		return Work{}, err
@@ -34,7 +35,7 @@ func LRP(lrp *models.DesiredLRP, options Options) (Work, error) {
 	group.Networks = []*api.NetworkResource{network(lrp.Ports, options)}
 	group.RestartPolicy = crashRestart()
 	group.ReschedulePolicy = crashReschedule()
-	job := newJob(jobNames{kind: driver.KindLRP, guid: lrp.ProcessGuid, domain: lrp.Domain}, options, group)
+	job := newJob(jobNames{kind: driver.KindLRP, guid: lrp.ProcessGuid, domain: lrp.Domain, epoch: lrp.ModificationTag.GetEpoch()}, options, group)
 	job.Type = new(api.JobTypeService)
 	// Deployments would wait for Nomad's own notion of health before they go on; the number of instances is the
 	// caller's to change, and an update here never replaces one.

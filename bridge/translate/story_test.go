@@ -87,7 +87,7 @@ func translateStory(t *testing.T, given map[string][]byte) []txtar.File {
 	case given["task.json"] != nil:
 		var task models.Task
 		decode(t, given["task.json"], &task)
-		work, err = Task(task.TaskGuid, task.Domain, task.TaskDefinition, options)
+		work, err = Task(task.TaskGuid, task.Domain, "epoch", task.TaskDefinition, options)
 	default:
 		t.Fatal("the story has neither lrp.json nor task.json")
 	}

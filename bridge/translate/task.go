@@ -9,8 +9,9 @@ import (
 	"drover/driver"
 )
 
-// Task makes the job of a Task and the run info for its driver.
-func Task(guid, domain string, definition *models.TaskDefinition, options Options) (Work, error) {
+// Task makes the job of a Task and the run info for its driver. The epoch is another one for each Task, even of the same
+// guid.
+func Task(guid, domain, epoch string, definition *models.TaskDefinition, options Options) (Work, error) {
 	if err := refuseTask(guid, definition); err != nil {
 		return Work{}, err
 	}
@@ -33,7 +34,7 @@ func Task(guid, domain string, definition *models.TaskDefinition, options Option
 	group.Networks = []*api.NetworkResource{network(nil, options)}
 	group.RestartPolicy = never()
 	group.ReschedulePolicy = &api.ReschedulePolicy{Attempts: new(0), Unlimited: new(false)}
-	job := newJob(jobNames{kind: driver.KindTask, guid: guid, domain: domain}, options, group)
+	job := newJob(jobNames{kind: driver.KindTask, guid: guid, domain: domain, epoch: epoch}, options, group)
 	job.Type = new(api.JobTypeBatch)
 	job.Constraints = limits
 	return Work{Job: job, Secrets: secrets}, nil

@@ -38,6 +38,9 @@ const (
 	MetaGUID   = "drover_guid"
 	MetaDomain = "drover_domain"
 	MetaSchema = "drover_schema"
+	// MetaEpoch is another one for each life of a guid: Nomad takes the allocations of a job that was removed a moment
+	// ago for those of its namesake, unless something in it differs.
+	MetaEpoch = "drover_epoch"
 
 	lrpPrefix  = "lrp-"
 	taskPrefix = "task-"
