@@ -257,6 +257,10 @@ func temporary(err error) bool {
 	if errors.As(err, &status) {
 		return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 	}
+	var alert tls.AlertError
+	if errors.As(err, &alert) { // the peer refuses us, and will again
+		return false
+	}
 	var op *net.OpError
 	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }

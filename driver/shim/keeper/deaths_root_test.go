@@ -54,8 +54,8 @@ func mkfifo(t *testing.T, path string) {
 	}
 }
 
-// killShim kills the container's shim, and waits until it has gone.
-func (b *box) killShim() {
+// signalShim signals the container's shim, and returns its number.
+func (b *box) signalShim(sig syscall.Signal) int {
 	b.t.Helper()
 	var id struct {
 		PID int `json:"pid"`
@@ -65,15 +65,38 @@ func (b *box) killShim() {
 		err = json.Unmarshal(raw, &id)
 	}
 	if err == nil {
-		err = syscall.Kill(id.PID, syscall.SIGKILL)
+		err = syscall.Kill(id.PID, sig)
 	}
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	return id.PID
+}
+
+// killShim kills the container's shim, and waits until it has gone.
+func (b *box) killShim() {
+	b.t.Helper()
+	pid := b.signalShim(syscall.SIGKILL)
 	eventually(b.t, func() (bool, string) {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id.PID))
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(stat), ") Z "), string(stat)
 	})
+}
+
+func TestShim_survivesPoliteSignals(t *testing.T) {
+	b := newBox(t, "trap").start()
+	b.sees(b.out, "ready")
+	b.signalShim(syscall.SIGTERM)
+	b.signalShim(syscall.SIGHUP)
+	if text := b.exec("echo", "still", "here"); text != "still here\n" {
+		t.Errorf("exec says %q", text)
+	}
+	if err := b.client.Signal(t.Context(), "SIGTERM"); err != nil {
+		t.Fatal(err)
+	}
+	if exit := b.wait(); exit.Code != 0 {
+		t.Errorf("exit is %+v", exit)
+	}
 }
 
 func TestShimDeath_goesOn(t *testing.T) {

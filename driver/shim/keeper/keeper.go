@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -76,6 +77,8 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 		mains: map[*runc.Running]bool{}, cancelWork: func() {},
 	}
 	k.events.init(k.dir)
+	// A shim ends with its task and not before. Caught, and not ignored: that would be inherited by the container.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	listener, err := k.start()
 	if reportErr := shim.Report(err); reportErr != nil {
 		log.Warn("nobody waits for this shim's report", "error", reportErr)
