@@ -257,12 +257,11 @@ func temporary(err error) bool {
 	if errors.As(err, &status) {
 		return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 	}
-	var alert tls.AlertError
-	if errors.As(err, &alert) { // the peer refuses us, and will again
-		return false
-	}
 	var op *net.OpError
-	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	if errors.As(err, &op) {
+		return op.Op == "dial" || op.Op == "read" || op.Op == "write" // and not "remote error", TLS's refusal
+	}
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 // newClient makes a client with the platform's credentials. Its certificate authorities are added to the system's.
