@@ -41,6 +41,16 @@ func (e statusError) Error() string {
 	return fmt.Sprintf("the server answered %d %s", int(e), http.StatusText(int(e)))
 }
 
+// connectionError is whatever went wrong on the way to or from a server.
+type connectionError struct{ err error }
+
+func (e *connectionError) Error() string { return e.err.Error() }
+
+func (e *connectionError) Unwrap() error { return e.err }
+
+// errRedirect is a redirect that is not followed.
+var errRedirect = errors.New("redirect refused")
+
 func (r *Runner) download(ctx context.Context, a *models.DownloadAction) error {
 	if r.done[a.From+" "+a.To] {
 		return nil
@@ -110,9 +120,12 @@ func get(ctx context.Context, client *http.Client, from string, file *os.File) (
 	if err != nil {
 		return 0, bare(err)
 	}
+	if err := webOnly(request); err != nil {
+		return 0, err
+	}
 	response, err := client.Do(request)
 	if err != nil {
-		return 0, bare(err)
+		return 0, &connectionError{bare(err)}
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
@@ -143,7 +156,19 @@ type touching struct {
 
 func (t touching) Read(p []byte) (int, error) {
 	t.timer.Reset(stallLimit)
-	return t.Reader.Read(p)
+	n, err := t.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &connectionError{err}
+	}
+	return n, err
+}
+
+// webOnly refuses what is no address of the web, however it came here.
+func webOnly(request *http.Request) error {
+	if scheme := request.URL.Scheme; scheme != "http" && scheme != "https" {
+		return fmt.Errorf("scheme %q: want http or https", scheme)
+	}
+	return nil
 }
 
 func checksum(a *models.DownloadAction) (hash.Hash, string, error) {
@@ -223,9 +248,12 @@ func post(ctx context.Context, client *http.Client, to string, header http.Heade
 		return bare(err)
 	}
 	request.GetBody, request.ContentLength, request.Header = body, size, header.Clone()
+	if err := webOnly(request); err != nil {
+		return err
+	}
 	response, err := client.Do(request)
 	if err != nil {
-		return bare(err)
+		return &connectionError{bare(err)}
 	}
 	defer func() { _ = response.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10))
@@ -252,16 +280,20 @@ func retry(ctx context.Context, try func() error) error {
 	}
 }
 
+// temporary reports whether to try again: when the connection failed, but not when the peers refused each other.
 func temporary(err error) bool {
 	var status statusError
 	if errors.As(err, &status) {
 		return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 	}
+	var stranger *tls.CertificateVerificationError
 	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Op == "dial" || op.Op == "read" || op.Op == "write" // and not "remote error", TLS's refusal
+	refused := errors.As(err, &op) && op.Op == "remote error" // TLS's alerts
+	if refused || errors.As(err, &stranger) || errors.Is(err, errRedirect) {
+		return false
 	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	var lost *connectionError
+	return errors.As(err, &lost)
 }
 
 // newClient makes a client with the platform's credentials. Its certificate authorities are added to the system's.
@@ -302,10 +334,10 @@ func newClient(files driver.TLSFiles) (*http.Client, error) {
 
 func noDowngrade(request *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
-		return errors.New("more than 10 redirects")
+		return fmt.Errorf("%w: more than 10", errRedirect)
 	}
 	if via[0].URL.Scheme == "https" && request.URL.Scheme != "https" {
-		return errors.New("redirect from https to http")
+		return fmt.Errorf("%w: from https to http", errRedirect)
 	}
 	return nil
 }
