@@ -14,12 +14,12 @@ import (
 const (
 	// convergeEvery is how often records are compared with jobs.
 	convergeEvery = 5 * time.Second
+	// convergePerRecord makes that rarer where there are many.
+	convergePerRecord = 5 * time.Millisecond
 	// settled is how old a record must be before its job is missed.
 	settled = 30 * time.Second
 	// abandonedAfter is when a record that never became ready is removed.
 	abandonedAfter = 10 * time.Minute
-	// keepCompleted is how long a Task without a callback is kept, in Diego's words the expiry of a completed task.
-	keepCompleted = 2 * time.Minute
 )
 
 // converge repairs, now and then, what no call will: records whose job is gone, Tasks that nobody can run, half-done
@@ -28,40 +28,43 @@ func (r *Runtime) converge(ctx context.Context) error {
 	if err := errors.Join(r.records.health.wait(ctx), r.allocs.health.wait(ctx)); err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
-	tick := time.NewTicker(convergeEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(convergeEvery)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-timer.C:
 		}
-		if err := r.convergeOnce(ctx); err != nil && ctx.Err() == nil {
+		count, err := r.convergeOnce(ctx)
+		if err != nil && ctx.Err() == nil {
 			r.log.Warn("cannot compare records with jobs, will try again", "error", err)
 		}
+		timer.Reset(convergeEvery + time.Duration(count)*convergePerRecord)
 	}
 }
 
-func (r *Runtime) convergeOnce(ctx context.Context) error {
+// convergeOnce returns how many records it has looked at.
+func (r *Runtime) convergeOnce(ctx context.Context) (int, error) {
 	ctx, cancel, err := r.begin(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer cancel()
 	r.completeTasks(ctx)
 	records := append(r.records.list(lrpsPath), r.records.list(tasksPath)...)
 	if len(records) == 0 {
-		return nil
+		return 0, nil
 	}
 	jobs, err := r.jobs(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var errs []error
 	for _, e := range records {
 		errs = append(errs, r.convergeRecord(ctx, e, jobs))
 	}
-	return errors.Join(errs...)
+	return len(records), errors.Join(errs...)
 }
 
 // jobs lists the ids of the jobs that are registered and not stopped.
@@ -99,7 +102,7 @@ func (r *Runtime) convergeRecord(ctx context.Context, e entry, jobs map[string]b
 	case *taskRecord:
 		id := translate.TaskJobID(record.GUID)
 		switch {
-		case !record.Ready && age > abandonedAfter, record.State == taskCompleted && !record.Callback && age > keepCompleted:
+		case !record.Ready && age > abandonedAfter:
 			return r.abandon(ctx, e, id, translate.TaskGroup)
 		case record.Ready && !record.done():
 			return r.convergePending(ctx, e, record, jobs[id])

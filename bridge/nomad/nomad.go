@@ -146,7 +146,7 @@ func (r *Runtime) watch(ctx context.Context, what string, health *health, list f
 			return ctx.Err()
 		case <-timer.C:
 		}
-		next, err := list(ctx, index)
+		next, err := r.listOnce(ctx, index, list)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -161,6 +161,17 @@ func (r *Runtime) watch(ctx context.Context, what string, health *health, list f
 		index = max(next.index, 1)
 		timer.Reset(breath + time.Duration(next.size)*breathPerItem)
 	}
+}
+
+// listOnce bounds a list, for a Nomad that went away without a word.
+func (r *Runtime) listOnce(ctx context.Context, index uint64, list func(ctx context.Context, index uint64) (seen, error)) (seen, error) {
+	ctx, cancel := context.WithTimeout(ctx, blockFor+blockFor/16+r.config.RequestTimeout)
+	defer cancel()
+	next, err := list(ctx, index)
+	if err == nil && next.index < index {
+		return seen{}, fmt.Errorf("nomad's index went back from %d to %d: it is another cluster, or a restored one", index, next.index)
+	}
+	return next, err
 }
 
 // health is whether an index is in touch with Nomad.

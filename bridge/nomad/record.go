@@ -146,8 +146,7 @@ type taskRecord struct {
 	header
 	GUID   string `json:"guid"`
 	Domain string `json:"domain"`
-	// Callback and WantsResult say that the definition has a completion_callback_url and a result_file.
-	Callback    bool `json:"callback,omitempty"`
+	// WantsResult says that the definition has a result_file.
 	WantsResult bool `json:"wants_result,omitempty"`
 
 	State            string `json:"state,omitempty"`

@@ -78,6 +78,14 @@ func (r *records) drop(path string, index uint64) {
 	r.graves[path] = max(index, r.graves[path])
 }
 
+// reset forgets everything.
+func (r *records) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.entries)
+	clear(r.graves)
+}
+
 // compare takes a complete list as of index, drops what is gone, and returns what must be read.
 func (r *records) compare(list []*api.VariableMetadata, index uint64) []string {
 	r.mu.Lock()
@@ -108,6 +116,10 @@ func (r *Runtime) listRecords(ctx context.Context, index uint64) (seen, error) {
 	list, meta, err := r.client.Variables().PrefixList(root, query)
 	if err != nil {
 		return seen{}, fmt.Errorf("list variables: %w", err)
+	}
+	if meta.LastIndex < index {
+		r.records.reset()
+		return seen{index: meta.LastIndex}, nil
 	}
 	stale := r.records.compare(list, meta.LastIndex)
 	group, groupCtx := errgroup.WithContext(ctx)

@@ -46,7 +46,6 @@ func TestRuntime(t *testing.T) {
 		{"of many that desire the same LRP one wins", testRace},
 		{"what cannot be placed says why", testPlacementError},
 		{"a Task that cannot be placed fails in the end", testUnplaceableTask},
-		{"a Task without a callback is forgotten two minutes after its end", testForgottenTask},
 		{"a job that somebody removed is registered again", testRestoredJob},
 		{"a job that Nomad refuses leaves nothing behind", testRefusedJob},
 		{"nothing is left of removed LRPs and deleted Tasks", testNothingLeft},
@@ -329,24 +328,6 @@ func testUnplaceableTask(t *testing.T, cluster *agent.Cluster) {
 		task, err := runtime.Task(t.Context(), "nowhere")
 		must(t, err)
 		return task.State == models.Task_Completed && task.Failed && task.FailureReason == "found no compatible cell for required rootfs"
-	})
-}
-
-func testForgottenTask(t *testing.T, cluster *agent.Cluster) {
-	t.Helper()
-	var now clock
-	runtime := startRuntimeAt(t, cluster.Nomad, now.now)
-	kept := bridgetest.Task()
-	kept.CompletionCallbackUrl = "https://cc.example.com/"
-	must(t, runtime.DesireTask(t.Context(), "kept", "cf-tasks", kept))
-	must(t, runtime.DesireTask(t.Context(), "forgotten", "cf-tasks", bridgetest.Task()))
-	must(t, runtime.CancelTask(t.Context(), "kept"))
-	must(t, runtime.CancelTask(t.Context(), "forgotten"))
-	now.putForward(3 * time.Minute)
-	eventually(t, "the task without a callback is gone", func() bool {
-		tasks, err := runtime.Tasks(t.Context(), bridge.TaskFilter{})
-		must(t, err)
-		return len(tasks) == 1 && tasks[0].TaskGuid == "kept"
 	})
 }
 

@@ -32,7 +32,6 @@ func (r *Runtime) DesireTask(ctx context.Context, guid, domain string, task *mod
 		header:      header{CreatedAt: now, UpdatedAt: now},
 		GUID:        guid,
 		Domain:      domain,
-		Callback:    task.CompletionCallbackUrl != "",
 		WantsResult: task.ResultFile != "",
 	}
 	return r.submit(ctx, submission{path: path, record: record, work: work})
