@@ -16,6 +16,15 @@
 //
 // A record is claimed first, then the run info written, then the job registered, then the record marked as ready. A
 // record that is not ready is not listed, and asking again completes it; one that nobody completes is removed.
+//
+// Where Nomad has ACLs, the client's token needs no more than this, in the namespace of Options, and node read:
+//
+//	capabilities = ["submit-job", "read-job", "list-jobs", "alloc-lifecycle"]
+//	variables {
+//	  path "drover/*"           { capabilities = ["read", "write", "list", "destroy"] }
+//	  path "nomad/jobs/lrp-*"   { capabilities = ["read", "write", "list", "destroy"] }
+//	  path "nomad/jobs/task-*"  { capabilities = ["read", "write", "list", "destroy"] }
+//	}
 package nomad
 
 import (
