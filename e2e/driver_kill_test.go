@@ -26,7 +26,7 @@ func TestDriver_survives(t *testing.T) {
 	alloc := n.start(t, taskOf("survivor", nomad.JobTypeService, image("trap", "0")))
 	n.await(t, alloc, "running")
 	n.awaitLog(t, alloc, "stdout", "ready")
-	pid := n.containerPID(t)
+	pid := n.containerPID(t, alloc)
 	same := func(t *testing.T) {
 		t.Helper()
 		if state := n.await(t, alloc, "running"); state.Restarts != 0 {
@@ -38,7 +38,7 @@ func TestDriver_survives(t *testing.T) {
 				strings.NewReader(""), &out, &out, nil, nil)
 			return err == nil && code == 0 && out.String() == "alive\n", out.String()
 		})
-		if got := n.containerPID(t); got != pid {
+		if got := n.containerPID(t, alloc); got != pid {
 			t.Fatalf("process 1 of the container is %d, was %d", got, pid)
 		}
 	}
@@ -85,7 +85,7 @@ func TestDriver_survives(t *testing.T) {
 	t.Run("an exit that nobody watched is told truly", func(t *testing.T) {
 		alloc := n.start(t, taskOf("meanwhile", nomad.JobTypeBatch, image("then", "--", "sleep", "3", "--", "exit", "7")))
 		n.await(t, alloc, "running")
-		pid := n.containerPID(t)
+		pid := n.containerPID(t, alloc)
 		if err := n.cluster.KillNomad(); err != nil {
 			t.Fatal(err)
 		}
@@ -151,18 +151,21 @@ func (n *driverNode) killPlugin(t *testing.T) {
 	n.kill(t, processes(n.plugin))
 }
 
-// containerPID is process 1 of the only container that runs.
-func (n *driverNode) containerPID(t *testing.T) int {
+// containerPID is process 1 of an allocation's only container.
+func (n *driverNode) containerPID(t *testing.T, alloc *nomad.Allocation) int {
 	t.Helper()
 	var found []int
-	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	entries, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, entry := range entries {
-		line, err := os.ReadFile(entry)
-		if err == nil && strings.HasPrefix(string(line), "/bin/probe\x00") && !strings.Contains(string(line), "echo") {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(entry))) // digits, by the pattern
+		groups, _ := os.ReadFile(filepath.Join(entry, "cgroup"))
+		status, _ := os.ReadFile(filepath.Join(entry, "status")) // a process that has ended has neither
+		_, pids, _ := strings.Cut(string(status), "NSpid:")
+		pids, _, _ = strings.Cut(pids, "\n")
+		if numbers := strings.Fields(pids); strings.Contains(string(groups), alloc.ID) && len(numbers) > 1 && numbers[len(numbers)-1] == "1" {
+			pid, _ := strconv.Atoi(filepath.Base(entry)) // digits, by the pattern
 			found = append(found, pid)
 		}
 	}

@@ -26,13 +26,13 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 		defer close(ch)
 		ticker := time.NewTicker(fingerprintEvery)
 		defer ticker.Stop()
-		var last probe.Health
+		last := "Healthy"
 		for {
 			report := probe.Judge(d.facts(ctx))
-			if report.Health != last && report.Health == probe.Unhealthy {
-				d.log.Warn("this node cannot run tasks", "cause", report.Description)
+			if report.Description != last {
+				d.log.Warn("the driver's health has changed", "health", report.Health, "cause", report.Description)
 			}
-			last = report.Health
+			last = report.Description
 			select {
 			case ch <- fingerprint(report):
 			case <-ctx.Done():

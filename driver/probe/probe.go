@@ -65,6 +65,9 @@ func Judge(f Facts) Report {
 	if causes := causes(f); len(causes) > 0 {
 		r.Health, r.Description = Unhealthy, strings.Join(causes, "; ")
 	}
+	if len(f.MissingStacks) > 0 { // no reason to refuse tasks that do not want them
+		r.Description += "; " + strings.Join(f.MissingStacks, "; ")
+	}
 	return r
 }
 
@@ -85,7 +88,7 @@ func causes(f Facts) []string {
 	if f.Kernel != "" && !idMappedLayers(f.Kernel) {
 		list = append(list, "kernel "+f.Kernel+" cannot id-map layers; 5.19 or newer can")
 	}
-	return append(list, f.MissingStacks...)
+	return list
 }
 
 func attributes(f Facts) map[string]string {

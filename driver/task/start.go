@@ -231,7 +231,7 @@ func (s *start) fetchLayers(ctx context.Context) error {
 			URL: a.from, Checksum: a.checksum, Format: a.format, Prefix: a.target, UID: &owner, GID: &owner, CacheKey: a.cacheKey,
 		}, s.progress("Fetching "+a.what))
 		if err != nil {
-			return s.m.pullError(ctx, a.what+" "+redact(a.from), err)
+			return s.m.pullError(ctx, a.what+" "+redact(a.from), fmt.Errorf("%s: %w", a.what, err))
 		}
 		s.facts.layers = append(s.facts.layers, layer)
 		if a.done != "" {
