@@ -1,0 +1,197 @@
+package plugin
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2/hcldec"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/nomad/helper/pluginutils/hclspecutils"
+	"github.com/hashicorp/nomad/plugins/base"
+	"github.com/hashicorp/nomad/plugins/drivers"
+	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+
+	"drover/driver"
+	"drover/driver/task"
+)
+
+// parse reads an HCL body by a schema, as the agent does.
+func parse(t *testing.T, spec *hclspec.Spec, body string, out any) {
+	t.Helper()
+	decoder, diags := hclspecutils.Convert(spec)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	file, diags := hclparse.NewParser().ParseHCL([]byte(body), "config.hcl")
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	value, diags := hcldec.Decode(file.Body, decoder, nil)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	var wire drivers.TaskConfig
+	if err := wire.EncodeDriverConfig(value); err != nil {
+		t.Fatal(err)
+	}
+	if err := wire.DecodeDriverConfig(out); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConfig_defaults(t *testing.T) {
+	var c config
+	parse(t, configSpec(), "", &c)
+	if !c.Enabled {
+		t.Error("an empty plugin block disables the driver")
+	}
+	got, err := c.node()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Shim = "" // depends on the machine
+	want := task.Config{
+		StateDir: task.DefaultStateDir, ImageDir: task.DefaultImageDir, Stacks: map[string]task.Stack{},
+		IDs:  task.IDs{HostBase: task.DefaultHostBase, Size: task.DefaultIDSize, Count: task.DefaultIDCount},
+		PIDs: task.DefaultPIDs, MaxPIDs: task.DefaultMaxPIDs, PullTimeout: task.DefaultPullTimeout, Seccomp: "default",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestConfig_everyOption(t *testing.T) {
+	var c config
+	parse(t, configSpec(), `
+enabled = false
+state_dir = "/s"
+image_dir = "/i"
+shim = "/bin/shim"
+default_user = "vcap"
+allow_host_paths = ["/srv"]
+insecure_registries = ["registry:5000"]
+trusted_certificates = "/certs"
+lifecycle = "https://h/lifecycle.tgz"
+pids_limit = 10
+max_pids_limit = 20
+image_pull_timeout = "1h"
+seccomp = "off"
+stack "cflinuxfs4" {
+  rootfs = "/srv/cflinuxfs4"
+}
+stack "debian" {
+  image = "debian:12"
+}
+userns {
+  host_base = 100000
+  size = 65536
+  count = 7
+}
+tls {
+  ca_file = "/ca"
+  cert_file = "/cert"
+  key_file = "/key"
+}`, &c)
+	if c.Enabled {
+		t.Error("enabled = false is ignored")
+	}
+	got, err := c.node()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := task.Config{
+		StateDir: "/s", ImageDir: "/i", Shim: "/bin/shim", DefaultUser: "vcap", AllowHostPaths: []string{"/srv"},
+		InsecureRegistries: []string{"registry:5000"}, TrustedCertificates: "/certs", Lifecycle: "https://h/lifecycle.tgz",
+		PIDs: 10, MaxPIDs: 20, PullTimeout: time.Hour, Seccomp: "off", TLS: driver.TLSFiles{CA: "/ca", Cert: "/cert", Key: "/key"},
+		Stacks: map[string]task.Stack{"cflinuxfs4": {RootFS: "/srv/cflinuxfs4"}, "debian": {Image: "debian:12"}},
+		IDs:    task.IDs{HostBase: 100000, Size: 65536, Count: 7},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestSetConfig_refusesByName(t *testing.T) {
+	for body, says := range map[string]string{
+		`image_pull_timeout = "soon"`:             "image_pull_timeout",
+		`state_dir = "here"`:                      "state_dir",
+		"stack \"a\" {}":                          `stack "a": exactly one of image and rootfs`,
+		"userns {\n  host_base = 5\n}":            "userns.host_base",
+		"pids_limit = 99\nmax_pids_limit = 9":     "pids_limit",
+		"tls {\n  cert_file = \"/c\"\n}":          "tls",
+		"seccomp = \"a\"\nimage_dir = \"images\"": "image_dir",
+	} {
+		var c config
+		parse(t, configSpec(), body, &c)
+		var raw []byte
+		if err := base.MsgPackEncode(&raw, &c); err != nil {
+			t.Fatal(err)
+		}
+		err := New(t.Context(), hclog.NewNullLogger()).SetConfig(&base.Config{PluginConfig: raw})
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: error %v, want one with %q", body, err, says)
+		}
+	}
+}
+
+// Nomad sets the configuration twice, without the agent's own, to check it.
+func TestSetConfig_worksTwiceAndDoesNothing(t *testing.T) {
+	dir := t.TempDir()
+	d := New(t.Context(), hclog.NewNullLogger())
+	var raw []byte
+	if err := base.MsgPackEncode(&raw, &config{Enabled: true, StateDir: dir + "/state", ImageDir: dir + "/images"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.SetConfig(&base.Config{PluginConfig: raw, AgentConfig: nil}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.SetConfig(&base.Config{}); err != nil {
+		t.Errorf("without a plugin block: %v", err)
+	}
+}
+
+func TestTaskConfig_everyOption(t *testing.T) {
+	var c taskConfig
+	parse(t, taskConfigSpec(), `
+image = "a/b:1"
+auth {
+  username = "u"
+  password = "p"
+  server_address = "s"
+}
+rootfs = "cflinuxfs4"
+droplet = "https://h/d"
+droplet_checksum = "sha256:00"
+command = "c"
+args = ["a", "b"]
+entrypoint = ["e"]
+work_dir = "/w"
+hostname = "h"
+run_info = true
+pids_limit = 5
+cpu_hard_limit = true
+readonly_rootfs = true`, &c)
+	want := task.Wish{
+		Image: "a/b:1", Auth: task.Auth{Username: "u", Password: "p", ServerAddress: "s"}, RootFS: "cflinuxfs4",
+		Droplet: "https://h/d", DropletChecksum: "sha256:00", Command: "c", Args: []string{"a", "b"}, Entrypoint: []string{"e"},
+		WorkDir: "/w", Hostname: "h", RunInfo: true, PIDsLimit: 5, CPUHardLimit: true, ReadOnlyRootFS: true, User: "vcap",
+	}
+	if diff := cmp.Diff(want, c.wish("vcap")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestPluginVersion(t *testing.T) {
+	for built, want := range map[string]string{
+		"dev": "0.0.0+dev", "1.2.3": "1.2.3", "v0.1.0-4-gabcdef-dirty": "v0.1.0-4-gabcdef-dirty", "abc dirty": "0.0.0+abc-dirty", "12ab34": "0.0.0+12ab34",
+	} {
+		if got := pluginVersion(built); got != want {
+			t.Errorf("%s: got %s, want %s", built, got, want)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package plugin
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/nomad/nomad/structs"
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"drover/driver"
+	"drover/driver/task"
+)
+
+func taskOf(t *testing.T, change func(*drivers.TaskConfig)) *drivers.TaskConfig {
+	t.Helper()
+	cfg := &drivers.TaskConfig{
+		ID: "a/web/1", AllocID: "a", Name: "web", JobID: "job", AllocDir: "/alloc/a", Env: map[string]string{"A": "b"},
+		StdoutPath: "/o", StderrPath: "/e", User: "vcap",
+	}
+	if err := cfg.EncodeConcreteDriverConfig(&taskConfig{Image: "i"}); err != nil {
+		t.Fatal(err)
+	}
+	change(cfg)
+	return cfg
+}
+
+func TestRequest(t *testing.T) {
+	cfg := taskOf(t, func(c *drivers.TaskConfig) {
+		c.NetworkIsolation = &drivers.NetworkIsolationSpec{Mode: drivers.NetIsolationModeGroup, Path: "/run/netns/a"}
+		c.DNS = &drivers.DNSConfig{Servers: []string{"1.1.1.1"}}
+		c.Mounts = []*drivers.MountConfig{{HostPath: "/vol", TaskPath: "/data", Readonly: true, PropagationMode: "private"}}
+		c.Resources = &drivers.Resources{
+			NomadResources: &structs.AllocatedTaskResources{
+				Memory:   structs.AllocatedMemoryResources{MemoryMB: 64, MemoryMaxMB: 128},
+				Networks: structs.Networks{{IP: "192.0.2.1"}},
+			},
+			LinuxResources: &drivers.LinuxResources{CPUShares: 100, PercentTicks: 0.25, CpusetCpus: "0", CpusetCgroupPath: "/cg"},
+			Ports:          &structs.AllocatedPorts{{Label: "http", Value: 20001, To: 8080, HostIP: "192.0.2.1"}, {Label: "raw", Value: 20002}},
+		}
+	})
+	got, err := request(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := task.Request{
+		ID: "a/web/1", AllocID: "a", TaskName: "web", JobID: "job", AllocDir: "/alloc/a", Env: map[string]string{"A": "b"},
+		Stdout: "/o", Stderr: "/e", Wish: task.Wish{Image: "i", User: "vcap"}, NetNS: "/run/netns/a", HostIP: "192.0.2.1",
+		DNS:    &task.DNS{Servers: []string{"1.1.1.1"}},
+		Mounts: []driver.Mount{{Source: "/vol", Target: "/data", ReadOnly: true, IDMapped: true}},
+		Resources: task.Resources{
+			MemoryMB: 64, MemoryMaxMB: 128, CPUShares: 100, CPUFraction: 0.25, Cores: "0", CpusetCgroup: "/cg",
+		},
+		Ports: []task.Port{{Label: "http", Host: 20001, Container: 8080, HostIP: "192.0.2.1"}, {Label: "raw", Host: 20002, Container: 20002}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRequest_inTheHostsNetworkPortsAreTheHosts(t *testing.T) {
+	got, err := request(taskOf(t, func(c *drivers.TaskConfig) {
+		c.NetworkIsolation = &drivers.NetworkIsolationSpec{Mode: drivers.NetIsolationModeHost}
+		c.Resources = &drivers.Resources{Ports: &structs.AllocatedPorts{{Label: "http", Value: 20001, To: 8080}}}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []task.Port{{Label: "http", Host: 20001, Container: 20001}}; !cmp.Equal(want, got.Ports) || got.NetNS != "" {
+		t.Errorf("ports %+v in namespace %q, want %+v in the host's", got.Ports, got.NetNS, want)
+	}
+}
+
+func TestRequest_refusesByName(t *testing.T) {
+	for says, change := range map[string]func(*drivers.TaskConfig){
+		`propagation_mode "bidirectional" is not supported`: func(c *drivers.TaskConfig) {
+			c.Mounts = []*drivers.MountConfig{{TaskPath: "/d", PropagationMode: "bidirectional"}}
+		},
+		"selinux_label": func(c *drivers.TaskConfig) { c.Mounts = []*drivers.MountConfig{{TaskPath: "/d", SELinuxLabel: "z"}} },
+		"device":        func(c *drivers.TaskConfig) { c.Devices = []*drivers.DeviceConfig{{TaskPath: "/dev/x"}} },
+		"NVIDIA":        func(c *drivers.TaskConfig) { c.DeviceEnv = map[string]string{"NVIDIA": "1"} },
+	} {
+		if _, err := request(taskOf(t, change)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("error %v, want one with %q", err, says)
+		}
+	}
+}
