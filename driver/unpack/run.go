@@ -152,7 +152,10 @@ func openDest(job Job) (*os.File, error) {
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, job.Dest, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil {
-		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}
+		attr := unix.MountAttr{
+			Attr_set:    unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC,
+			Propagation: unix.MS_PRIVATE, // hosts share their mounts, as systemd does, and a shared one is no root to pivot to
+		}
 		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 			_ = unix.Close(fd)
 			return nil, fmt.Errorf("unpack: restrict destination: %w", err)

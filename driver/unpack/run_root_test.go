@@ -324,7 +324,12 @@ func TestRun_endsWhenTheChildDoes(t *testing.T) {
 }
 
 func TestRun_leavesTheHostsMounts(t *testing.T) {
-	dest, err := openDest(Job{Dest: t.TempDir(), IDs: stored()})
+	dir := t.TempDir()
+	if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_SHARED, "")); err != nil {
+		t.Fatal(err) // shared, as every mount is where systemd runs
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	dest, err := openDest(Job{Dest: dir, IDs: stored()})
 	if err != nil {
 		t.Fatal(err)
 	}
