@@ -112,7 +112,7 @@ func awaitHTTP(t *testing.T, url, want string) {
 		if err != nil {
 			return false, err.Error()
 		}
-		res, err := http.DefaultClient.Do(req)
+		res, err := (&http.Client{Timeout: 5 * time.Second}).Do(req)
 		if err != nil {
 			return false, err.Error()
 		}

@@ -17,7 +17,7 @@ import (
 	"drover/driver/drivertest"
 )
 
-// TestDriver_survives kills everything around a task and wants the task to go on, and its end to be told truly.
+// TestDriver_survives kills everything around a task and wants the task to go on.
 func TestDriver_survives(t *testing.T) {
 	n := startDriverNode(t, 512, "")
 	ref := n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}), "team/probe:1")
@@ -82,6 +82,13 @@ func TestDriver_survives(t *testing.T) {
 			t.Errorf("ended with %v", end)
 		}
 	})
+}
+
+// TestDriver_exits kills what watches a task, lets it end, and wants its end to be told truly.
+func TestDriver_exits(t *testing.T) {
+	n := startDriverNode(t, 512, "")
+	ref := n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}), "team/probe:1")
+	image := func(args ...string) map[string]any { return map[string]any{"image": ref, "args": args} }
 	t.Run("an exit that nobody watched is told truly", func(t *testing.T) {
 		alloc := n.start(t, taskOf("meanwhile", nomad.JobTypeBatch, image("then", "--", "sleep", "3", "--", "exit", "7")))
 		n.await(t, alloc, "running")

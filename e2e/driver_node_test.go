@@ -43,21 +43,16 @@ const pluginName = "nomad-driver-drover"
 // is left on the machine. Images are kept on a file system of imageMB.
 func startDriverNode(t *testing.T, imageMB int, options string) *driverNode {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "drover-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} { // a container's root must be able to walk through
+		if err := os.Chmod(d, 0o711); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n := &driverNode{dir: dir, plugin: filepath.Join(dir, "plugins", pluginName), shim: filepath.Join(dir, "plugins", "drover-shim")}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("remove %s: %v", dir, err)
-		}
-	})
 	n.build(t)
 	n.mountImages(t, imageMB)
+	var err error
 	n.cluster, err = agent.Start(t.Context(), agent.Config{
 		Dir: filepath.Join(dir, "agent"), PluginDir: filepath.Join(dir, "plugins"), NoConsul: true, LogLevel: os.Getenv("DROVER_E2E_LOG"),
 		Plugins: map[string]string{pluginName: fmt.Sprintf("state_dir = %q\nimage_dir = %q\n%s", n.stateDir(), n.imageDir(), options)},

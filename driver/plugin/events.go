@@ -21,7 +21,7 @@ const (
 // recover tasks before that: events wait for the first listener.
 type events struct {
 	mu        sync.Mutex
-	listeners map[chan *drivers.TaskEvent]context.Context //nolint:containedctx // the life of each listener
+	listeners map[chan *drivers.TaskEvent]context.Context // the life of each
 	pending   []*drivers.TaskEvent
 }
 

@@ -2,7 +2,6 @@ package task
 
 import (
 	"errors"
-	"fmt"
 	"path"
 	"path/filepath"
 
@@ -209,12 +208,4 @@ func (f facts) user() string {
 		return f.req.Wish.User
 	}
 	return orElse(f.node.DefaultUser, f.image.User)
-}
-
-// describe names the root file system for messages.
-func (w Wish) describe() string {
-	if w.Image != "" {
-		return "image " + w.Image
-	}
-	return fmt.Sprintf("rootfs %s", w.RootFS)
 }

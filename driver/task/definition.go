@@ -118,7 +118,7 @@ func (d definition) archives() []archive {
 	for _, layer := range d.layers {
 		list = append(list, layerArchive(layer, d.downloadUser))
 	}
-	for _, download := range headDownloads(d.first, maxHeadDepth) {
+	for _, download := range headDownloads(d.first) {
 		if a, ok := downloadArchive(download); ok {
 			list = append(list, a)
 		}
@@ -149,8 +149,8 @@ func layerArchive(l *models.ImageLayer, downloadUser string) archive {
 }
 
 // headDownloads returns the downloads that nothing but downloads precedes.
-func headDownloads(a *models.Action, depth int) []*models.DownloadAction {
-	found, _ := headOf(a, depth)
+func headDownloads(a *models.Action) []*models.DownloadAction {
+	found, _ := headOf(a, maxHeadDepth)
 	return found
 }
 

@@ -38,7 +38,7 @@ func TestHeadDownloads(t *testing.T) {
 	} {
 		t.Run(row.promise, func(t *testing.T) {
 			var got []string
-			for _, d := range headDownloads(models.WrapAction(row.action), maxHeadDepth) {
+			for _, d := range headDownloads(models.WrapAction(row.action)) {
 				got = append(got, d.To)
 			}
 			if diff := cmp.Diff(row.want, got); diff != "" {
@@ -46,14 +46,14 @@ func TestHeadDownloads(t *testing.T) {
 			}
 		})
 	}
-	if got := headDownloads(nil, maxHeadDepth); got != nil {
+	if got := headDownloads(nil); got != nil {
 		t.Errorf("no action: got %v", got)
 	}
 	deep := models.WrapAction(a)
 	for range 100 {
 		deep = models.WrapAction(&models.TimeoutAction{Action: deep})
 	}
-	if got := headDownloads(deep, maxHeadDepth); got != nil {
+	if got := headDownloads(deep); got != nil {
 		t.Errorf("a tree of 100 levels: got %v", got)
 	}
 }

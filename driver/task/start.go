@@ -140,12 +140,12 @@ func readRunInfo(taskDir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	file, err := root.Open(driver.RunInfoFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w (the job's template must render it)", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	text, err := io.ReadAll(io.LimitReader(file, maxRunInfoText+1))
 	if err == nil && len(text) > maxRunInfoText {
 		err = fmt.Errorf("%s is larger than %d bytes", driver.RunInfoFile, maxRunInfoText)

@@ -135,7 +135,7 @@ func (w Wish) validateCommon(node Config) error {
 }
 
 func notInHostname(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-')
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-'
 }
 
 // allowsPath says whether jobs may use a host path. Links are resolved when the path is used, and checked again then.
