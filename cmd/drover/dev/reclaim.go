@@ -105,7 +105,7 @@ func (c Config) purgeJobs(ctx context.Context) error {
 // endProcess interrupts a process and kills it when that is not enough.
 func endProcess(ctx context.Context, pid int) error {
 	if err := unix.Kill(pid, unix.SIGINT); err != nil {
-		return nil //nolint:nilerr // it has ended already
+		return nil // it has ended already
 	}
 	gone := func() bool { return unix.Kill(pid, 0) != nil }
 	patient, cancel := context.WithTimeout(ctx, 10*time.Second)

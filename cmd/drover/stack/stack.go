@@ -12,11 +12,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,7 +53,7 @@ func (m Maker) RootFS(ctx context.Context) (string, error) {
 	dir, err := m.once(ctx, "stack", stackPackages(), func(ctx context.Context, dir string) error {
 		m.Progress("making the stack: a Debian root file system (once, about a minute)")
 		rootfs := filepath.Join(dir, "rootfs")
-		if err := m.debootstrap(ctx, rootfs, stackPackages()); err != nil {
+		if err := m.debootstrap(ctx, "stack", rootfs, stackPackages()); err != nil {
 			return err
 		}
 		return addVcap(rootfs)
@@ -72,7 +74,7 @@ func (m Maker) Unpack(ctx context.Context, archive string) (string, error) {
 		if err := os.Mkdir(rootfs, 0o755); err != nil {
 			return fmt.Errorf("unpack stack: %w", err)
 		}
-		return run(ctx, filepath.Join(dir, "log"), "tar", "--numeric-owner", "-C", rootfs, "-xpf", archive)
+		return run(ctx, filepath.Join(dir, "log"), io.Discard, "tar", "--numeric-owner", "-C", rootfs, "-xpf", archive)
 	})
 	return filepath.Join(dir, "rootfs"), err
 }
@@ -127,12 +129,13 @@ func lock(path string) (unlock func(), err error) {
 }
 
 // debootstrap makes a minimal Debian with some packages and without what only a running system needs.
-func (m Maker) debootstrap(ctx context.Context, rootfs string, packages []string) error {
+func (m Maker) debootstrap(ctx context.Context, what, rootfs string, packages []string) error {
 	args := []string{"--variant=minbase", "--include=" + strings.Join(packages, ","), suite, rootfs}
 	if m.Mirror != "" {
 		args = append(args, m.Mirror)
 	}
-	if err := run(ctx, filepath.Join(filepath.Dir(rootfs), "log"), "debootstrap", args...); err != nil {
+	watch := &teller{what: what, tell: m.Progress, now: time.Now, last: time.Now()}
+	if err := run(ctx, filepath.Join(filepath.Dir(rootfs), "log"), watch, "debootstrap", args...); err != nil {
 		return err
 	}
 	for _, pattern := range []string{
@@ -189,8 +192,8 @@ func appendLine(root *os.Root, file, line string) error {
 	return errors.Join(err, handle.Close())
 }
 
-// run runs a program with its output in a log file.
-func run(ctx context.Context, log, program string, args ...string) error {
+// run runs a program with its output in a log file, and a copy of it to watch.
+func run(ctx context.Context, log string, watch io.Writer, program string, args ...string) error {
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
@@ -198,7 +201,7 @@ func run(ctx context.Context, log, program string, args ...string) error {
 	defer func() { _ = output.Close() }() // the program's end tells more than the log's
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = environment()
-	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(output, watch), output
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w", program, err)
 	}

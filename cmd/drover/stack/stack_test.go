@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
@@ -122,5 +124,23 @@ func TestImage(t *testing.T) {
 	}
 	if !found {
 		t.Error("the image lacks its file")
+	}
+}
+
+func TestTeller_showsALineNowAndThen(t *testing.T) {
+	var told []string
+	clock := time.Unix(100, 0)
+	watch := &teller{what: "stack", tell: func(message string) { told = append(told, message) }, now: func() time.Time { return clock }}
+	for _, text := range []string{"I: Retrieving li", "bc6\nI: Retrieving zlib\n", "W: no matter\n"} {
+		if _, err := watch.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clock = clock.Add(tellPause)
+	if _, err := watch.Write([]byte("W: no matter\nI: Unpacking libc6...\n")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"stack: retrieving libc6", "stack: unpacking libc6"}, told); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }

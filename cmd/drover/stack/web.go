@@ -47,7 +47,7 @@ func (m Maker) Web(ctx context.Context) (v1.Image, error) {
 	dir, err := m.once(ctx, "web", append([]string{webConfig}, packages...), func(ctx context.Context, dir string) error {
 		m.Progress("making a Docker image: nginx on Debian (once, about a minute)")
 		rootfs := filepath.Join(dir, "rootfs")
-		if err := m.debootstrap(ctx, rootfs, packages); err != nil {
+		if err := m.debootstrap(ctx, "image", rootfs, packages); err != nil {
 			return err
 		}
 		if err := os.WriteFile(filepath.Join(rootfs, "etc/nginx/nginx.conf"), []byte(webConfig), 0o644); err != nil {
