@@ -43,25 +43,25 @@ func (c Config) reclaim(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// agentsOf are the processes that were started with a configuration file of a state directory, or from it.
+// agentsOf are the agents, plugins and log collectors that a platform started: they share its directory of agents.
 func agentsOf(dir string) []int {
-	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	found, err := filepath.Glob("/proc/[0-9]*/cwd")
 	if err != nil {
 		return nil
 	}
 	var pids []int
-	for _, path := range found {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
+	for _, link := range found {
+		cwd, err := os.Readlink(link)
+		if err != nil || strings.TrimSuffix(cwd, " (deleted)") != filepath.Join(dir, "agents") {
+			continue
 		}
-		arguments := strings.Split(string(text), "\x00")
-		ours := slices.ContainsFunc(arguments, func(argument string) bool {
-			return slices.Contains([]string{
-				filepath.Join(dir, "agents/consul.json"), filepath.Join(dir, "agents/nomad.hcl"), filepath.Join(dir, "cell/plugins", pluginName),
-			}, argument)
-		})
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && ours {
+		// A person may look around there too.
+		exe, err := os.Readlink(filepath.Join(filepath.Dir(link), "exe"))
+		name := filepath.Base(exe)
+		if err != nil || !strings.HasPrefix(name, "nomad") && !strings.HasPrefix(name, "consul") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {
 			pids = append(pids, pid)
 		}
 	}
