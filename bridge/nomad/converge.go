@@ -108,9 +108,25 @@ func (r *Runtime) convergeRecord(ctx context.Context, e entry, jobs map[string]b
 			return r.convergePending(ctx, e, record, jobs[id])
 		case record.done() && jobs[id] && hasLive(r.allocs.of(id)) && age > settled:
 			return r.stopTask(ctx, record.GUID)
+		case record.done() && !jobs[id] && age > settled:
+			return r.convergeRemoved(ctx, e, record)
 		}
 	}
 	return nil
+}
+
+// convergeRemoved finishes the deletion of a Task that was interrupted after its run info was gone. Such a Task is not
+// listed, so nobody else will.
+func (r *Runtime) convergeRemoved(ctx context.Context, e entry, record *taskRecord) error {
+	info, err := r.readSecrets(ctx, translate.TaskJobID(record.GUID), translate.TaskGroup, record.Chunks)
+	switch {
+	case errors.Is(err, errDamaged):
+		return nil // It is there; what it says does not matter.
+	case err != nil || info != nil:
+		return err
+	}
+	defer r.guids.lock(e.path)()
+	return r.finishRemoval(ctx, e)
 }
 
 // abandon forgets a record unless it has changed.
@@ -127,12 +143,15 @@ func (r *Runtime) restoreJob(ctx context.Context, path string) error {
 	defer r.guids.lock(path)()
 	known, ok := r.records.get(path)
 	record, is := known.record.(*lrpRecord)
-	if !ok || !is {
+	if !ok || !is || !record.Ready {
 		return nil
 	}
 	lrp, err := r.wholeLRP(ctx, record)
-	if err != nil || lrp == nil {
+	if err != nil {
 		return err
+	}
+	if lrp == nil {
+		return r.finishRemoval(ctx, known)
 	}
 	work, err := translate.LRP(lrp, r.options)
 	if err != nil {

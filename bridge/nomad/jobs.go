@@ -42,8 +42,7 @@ func (r *Runtime) submit(ctx context.Context, s submission) error {
 	if _, _, err := r.client.Jobs().Register(s.work.Job, r.write(ctx)); err != nil {
 		return r.rejected(ctx, s, err)
 	}
-	head.Ready = true
-	if _, err := r.writeRecord(ctx, s.path, claimed.modifyIndex, s.record); err != nil {
+	if _, err := r.writeRecord(ctx, s.path, claimed.modifyIndex, s.record.registered()); err != nil {
 		if errors.Is(err, errConflict) {
 			return models.ErrResourceConflict
 		}
@@ -132,10 +131,13 @@ func (r *Runtime) readSecrets(ctx context.Context, jobID, group string, chunks i
 	}
 	info, err := translate.DecodeSecrets(texts)
 	if err != nil {
-		return nil, fmt.Errorf("job %s: %w", jobID, err)
+		return nil, fmt.Errorf("%w: job %s: %w", errDamaged, jobID, err)
 	}
 	return &info, nil
 }
+
+// errDamaged is wrapped when run info is there and cannot be decoded: trying again does not help.
+var errDamaged = errors.New("the run info is damaged")
 
 // forget removes a job, its run info and its record, in this order: whatever is interrupted is still known.
 func (r *Runtime) forget(ctx context.Context, path, jobID, group string) error {
@@ -148,4 +150,24 @@ func (r *Runtime) forget(ctx context.Context, path, jobID, group string) error {
 		}
 	}
 	return r.deleteVariable(ctx, path)
+}
+
+// finishRemoval drops a record whose job and run info are gone: its removal was interrupted. It does nothing when the
+// record has changed meanwhile, as when somebody asks for the same guid again.
+func (r *Runtime) finishRemoval(ctx context.Context, e entry) error {
+	meta, err := r.client.Variables().CheckedDelete(e.path, e.modifyIndex, r.write(ctx))
+	var conflict api.ErrCASConflict
+	switch {
+	case errors.As(err, &conflict):
+		return nil
+	case err != nil && !isNotFound(err):
+		return fmt.Errorf("delete variable %s: %w", e.path, err)
+	}
+	index := e.modifyIndex
+	if meta != nil {
+		index = max(index, meta.LastIndex)
+	}
+	r.records.drop(e.path, index)
+	r.log.Warn("finished the removal of what was removed by half", "path", e.path)
+	return nil
 }

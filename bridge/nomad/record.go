@@ -40,7 +40,24 @@ type header struct {
 func (h *header) head() *header { return h }
 
 // headed is a record that stands for a job.
-type headed interface{ head() *header }
+type headed interface {
+	head() *header
+	// registered is the same record, whose job has been registered. Whoever reads the index sees the claim until it has
+	// been written.
+	registered() headed
+}
+
+func (r *lrpRecord) registered() headed {
+	ready := *r
+	ready.Ready = true
+	return &ready
+}
+
+func (r *taskRecord) registered() headed {
+	ready := *r
+	ready.Ready = true
+	return &ready
+}
 
 // lrpRecord is what must be known of an LRP without reading its run info.
 type lrpRecord struct {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"code.cloudfoundry.org/bbs/models"
 	"github.com/google/uuid"
 	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
 
 	"drover/bridge"
 	"drover/bridge/translate"
@@ -77,24 +79,45 @@ func (r *Runtime) Tasks(ctx context.Context, filter bridge.TaskFilter) ([]*model
 		return nil, err
 	}
 	defer cancel()
-	var result []*models.Task
+	var wanted []entry
 	for _, e := range r.records.list(tasksPath) {
 		record, is := e.record.(*taskRecord)
-		if !is || !record.Ready || (filter.Domain != "" && record.Domain != filter.Domain) {
-			continue
-		}
-		if filter.CellID != "" && r.taskState(e, record).CellId != filter.CellID {
-			continue
-		}
-		task, err := r.wholeTask(ctx, e, record)
-		if err != nil {
-			return nil, err
-		}
-		if task != nil {
-			result = append(result, task)
+		switch {
+		case !is, !record.Ready, filter.Domain != "" && record.Domain != filter.Domain:
+		case filter.CellID != "" && r.taskState(e, record).CellId != filter.CellID:
+		default:
+			wanted = append(wanted, e)
 		}
 	}
-	return result, nil
+	return r.wholeTasks(ctx, wanted)
+}
+
+// wholeTasks adds the definitions to records and leaves out Tasks that have been deleted meanwhile. A definition that
+// is damaged is empty: one bad variable must not hide all other Tasks from those who wait for their ends.
+func (r *Runtime) wholeTasks(ctx context.Context, entries []entry) ([]*models.Task, error) {
+	tasks := make([]*models.Task, len(entries))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for i, e := range entries {
+		group.Go(func() error {
+			record, is := e.record.(*taskRecord)
+			if !is {
+				return nil
+			}
+			task, err := r.wholeTask(ctx, e, record)
+			if errors.Is(err, errDamaged) {
+				r.log.Error("a task cannot be shown whole", "task", record.GUID, "error", err)
+				task, err = r.taskState(e, record), nil
+				task.TaskDefinition = &models.TaskDefinition{}
+			}
+			tasks[i] = task
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(tasks, func(task *models.Task) bool { return task == nil }), nil
 }
 
 // wholeTask adds the definition to a record; nil when the Task has been deleted meanwhile.
@@ -106,7 +129,7 @@ func (r *Runtime) wholeTask(ctx context.Context, e entry, record *taskRecord) (*
 	task := r.taskState(e, record)
 	task.TaskDefinition = &models.TaskDefinition{}
 	if err := task.TaskDefinition.Unmarshal(info.Definition); err != nil {
-		return nil, fmt.Errorf("decode task %s: %w", record.GUID, err)
+		return nil, fmt.Errorf("%w: task %s: %w", errDamaged, record.GUID, err)
 	}
 	return task, nil
 }
