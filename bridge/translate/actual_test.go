@@ -208,7 +208,7 @@ func TestTaskOf(t *testing.T) {
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "STG: Exited with status 222"}},
 		{"a task whose driver said nothing has its exit status", []*api.AllocationListStub{alloc("a", 12, "failed", task("dead", 0, started, event(api.TaskTerminated, 31, "exit_code", "137", "oom_killed", "true")))}, false,
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "Exited with status 137 (out of memory)"}},
-		{"a container that could not be made fails the task", []*api.AllocationListStub{alloc("a", 12, "failed", task("dead", 0, event(api.TaskDriverFailure, 30, "driver_error", "rpc error: code = Unknown desc = image x: not found"), event(api.TaskNotRestarting, 31)))}, false,
+		{"a container that could not be made fails the task", []*api.AllocationListStub{alloc("a", 12, "failed", task("dead", 0, event(api.TaskDriverFailure, 30, "driver_error", "rpc error: code = FailedPrecondition desc = image x: not found"), event(api.TaskNotRestarting, 31)))}, false,
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "failed to create container: image x: not found"}},
 		{"a template that could not be rendered fails the task", []*api.AllocationListStub{alloc("a", 12, "failed", task("dead", 0, event(api.TaskSetupFailure, 30, "setup_error", "template failed")))}, false,
 			TaskState{State: models.Task_Completed, CellID: "node", Failed: true, Reason: "failed to create container: template failed"}},

@@ -134,6 +134,10 @@ func constraints(rootFS string, tags []string) ([]*api.Constraint, error) {
 	if err != nil {
 		return nil, Refuse("rootfs", "is not a URL")
 	}
+	// Credentials have fields of their own, which are secret; a root file system's name gets into logs and events.
+	if parsed.User != nil || parsed.RawQuery != "" {
+		return nil, Refuse("rootfs", "must hold neither credentials nor a query")
+	}
 	var result []*api.Constraint
 	switch parsed.Scheme {
 	case models.PreloadedRootFSScheme:

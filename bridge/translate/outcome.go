@@ -122,11 +122,21 @@ func endReason(event *api.TaskEvent, said string) string {
 		return text
 	case api.TaskDriverFailure:
 		text := cmp.Or(event.Details["driver_error"], event.DriverError, event.DisplayMessage)
-		return "failed to create container: " + strings.TrimPrefix(text, "rpc error: code = Unknown desc = ")
+		return "failed to create container: " + withoutCode(text)
 	case api.TaskSetupFailure:
 		return "failed to create container: " + cmp.Or(event.Details["setup_error"], event.SetupError, event.DisplayMessage)
 	}
 	return ""
+}
+
+// withoutCode takes what gRPC puts before an error of the driver.
+func withoutCode(text string) string {
+	if rest, ok := strings.CutPrefix(text, "rpc error: code = "); ok {
+		if _, said, ok := strings.Cut(rest, " desc = "); ok {
+			return said
+		}
+	}
+	return text
 }
 
 // missingDrivers is Nomad's word for nodes that do not have the job's driver.
