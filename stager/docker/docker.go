@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -72,6 +73,7 @@ func Inspect(ctx context.Context, cfg Config, stdout io.Writer) (*stager.DockerR
 	if err != nil {
 		return nil, err
 	}
+	tr = guard{inner: tr, plain: slices.Contains(cfg.Insecure, ref.Context().RegistryStr())}
 	options := []remote.Option{
 		remote.WithTransport(tr), remote.WithPlatform(cfg.Platform),
 		remote.WithRetryBackoff(remote.Backoff{Duration: time.Millisecond, Steps: 1}), // Attempts are counted here.
@@ -101,6 +103,28 @@ func reference(cfg Config) (name.Reference, http.RoundTripper, error) {
 		return nil, nil, fmt.Errorf("invalid image name: %w", err)
 	}
 	return ref, cfg.InsecureTransport, nil
+}
+
+// errPlain says why a registry was not asked.
+var errPlain = errors.New("it does not speak TLS, and is not among the insecure registries")
+
+// guard refuses plain HTTP to registries that are not in Config.Insecure. The library would fall back to it for
+// registries with private addresses, and send the password along; addresses of loopback are nobody else's.
+type guard struct {
+	inner http.RoundTripper
+	plain bool
+}
+
+// RoundTrip makes a request that may be made.
+func (g guard) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme != "https" && !g.plain && !loopback(request.URL.Hostname()) {
+		return nil, fmt.Errorf("registry %s: %w", request.URL.Host, errPlain)
+	}
+	return g.inner.RoundTrip(request)
+}
+
+func loopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // fetch reads the image's configuration, trying again where that can help.

@@ -320,3 +320,36 @@ func TestInspect_refuses(t *testing.T) {
 		}
 	}
 }
+
+// plainOnly is a registry of a private network that speaks no TLS; it counts who comes without.
+type plainOnly struct {
+	host  string
+	plain *atomic.Int32
+}
+
+func (p plainOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme == "https" {
+		return nil, http.ErrSchemeMismatch
+	}
+	p.plain.Add(1)
+	req = req.Clone(req.Context())
+	req.URL.Host, req.Host = p.host, p.host
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+func TestInspect_sendsNoPasswordInPlainText(t *testing.T) {
+	host := server(t, open)
+	push(t, host+"/app", image(t, v1.Config{}))
+	var plain atomic.Int32
+	cfg := config(t, "10.1.2.3:5000/app")
+	cfg.User, cfg.Password = "someone", "canary"
+	cfg.Transport, cfg.InsecureTransport = plainOnly{host, &plain}, plainOnly{host, &plain}
+	_, err := docker.Inspect(t.Context(), cfg, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "does not speak TLS") || plain.Load() != 0 {
+		t.Errorf("asked %d times without TLS: %v", plain.Load(), err)
+	}
+	cfg.Insecure = []string{"10.1.2.3:5000"}
+	if _, err := docker.Inspect(t.Context(), cfg, io.Discard); err != nil {
+		t.Errorf("listed as insecure: %v", err)
+	}
+}

@@ -37,9 +37,6 @@ func Pool(dir string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("listing the trusted certificates: %w", err)
 	}
 	for _, entry := range entries {
-		if entry.IsDir() {
-			continue
-		}
 		if err := add(pool, root, entry.Name()); err != nil {
 			return nil, err
 		}
@@ -47,8 +44,13 @@ func Pool(dir string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// add takes what certificates a file holds; files of other kinds hold none.
+// add takes what certificates a file holds; files of other kinds hold none, and neither do links out of the directory:
+// what they mean on the node is not in the container.
 func add(pool *x509.CertPool, root *os.Root, name string) error {
+	info, err := root.Stat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil //nolint:nilerr // As above.
+	}
 	f, err := root.Open(name)
 	if err != nil {
 		return fmt.Errorf("opening a trusted certificate: %w", err)
