@@ -159,9 +159,13 @@ func (h hub) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Host != "index.docker.io" {
 		return nil, http.ErrNotSupported
 	}
-	req = req.Clone(req.Context())
-	req.URL.Scheme, req.URL.Host, req.Host = "http", h.host, h.host
-	return http.DefaultTransport.RoundTrip(req)
+	there := req.Clone(req.Context())
+	there.URL.Scheme, there.URL.Host, there.Host = "http", h.host, h.host
+	resp, err := http.DefaultTransport.RoundTrip(there)
+	if err == nil {
+		resp.Request = req // The library goes on by the scheme that answered.
+	}
+	return resp, err
 }
 
 func TestInspect_hubHasNoHost(t *testing.T) {
