@@ -272,11 +272,35 @@ func TestPush_tellsWhyStagingFailed(t *testing.T) {
 	p := newPlatform(t)
 	p.cell(recipe.DomainStaging, func(*models.Task) (string, string) { return "STG: Exited with status 222", "" })
 	_, err := p.Push(t.Context(), Push{Name: "hello", Dir: p.source()}, Observer{})
-	if !errors.Is(err, ErrStaging) || !strings.Contains(err.Error(), "status 222") {
-		t.Errorf("got %v", err)
+	if !errors.Is(err, ErrStaging) {
+		t.Errorf("got %v, want ErrStaging", err)
+	}
+	for _, part := range []string{"NoAppDetectedError", "STG: Exited with status 222", "node", "--buildpack"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not tell of %q", err, part)
+		}
 	}
 	if _, err := p.App(t.Context(), "hello"); !errors.Is(err, server.ErrNotFound) {
 		t.Errorf("a failed first push left an app: %v", err)
+	}
+}
+
+func TestPush_cancelsAStagingThatNobodyWaitsFor(t *testing.T) {
+	p := newPlatform(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	watch := Observer{Staging: func(context.Context, string) func() { cancel(); return func() {} }}
+	_, err := p.Push(ctx, Push{Name: "hello", Dir: p.source()}, watch)
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "staging of hello") {
+		t.Errorf("got %v, want an error that names the staging", err)
+	}
+	tasks, err := p.runtime.Tasks(t.Context(), bridge.TaskFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		if task.State == models.Task_Pending || task.State == models.Task_Running {
+			t.Errorf("task %s is %s", task.TaskGuid, task.State)
+		}
 	}
 }
 

@@ -131,6 +131,15 @@ func (c *Controller) newBuild(ctx context.Context, app recipe.App, push Push, wa
 	return build, err
 }
 
+// explain makes an error of the reason that a staging failed for.
+func (c *Controller) explain(reason string) error {
+	name := stagingError(reason)
+	if help := cure(name, c.buildpackNames()); help != "" {
+		return fmt.Errorf("%w: %s: %s: %s", ErrStaging, name, reason, help)
+	}
+	return fmt.Errorf("%w: %s: %s", ErrStaging, name, reason)
+}
+
 func (c *Controller) buildpackNames() []string {
 	names := make([]string, 0, len(c.buildpacks))
 	for _, pack := range c.buildpacks {
@@ -161,10 +170,11 @@ func (c *Controller) stage(ctx context.Context, app recipe.App, build recipe.Bui
 		return record.State != server.StateRunning, err
 	})
 	if err != nil {
+		err = fmt.Errorf("staging of %s is given up: %w", app.Name, err)
 		return recipe.Droplet{}, errors.Join(err, c.cancelTask(ctx, build.GUID))
 	}
 	if record.State == server.StateFailed {
-		return recipe.Droplet{}, fmt.Errorf("%w: %s", ErrStaging, record.Completion.FailureReason)
+		return recipe.Droplet{}, c.explain(record.Completion.FailureReason)
 	}
 	return droplet(c.platform, record)
 }

@@ -106,6 +106,7 @@ func (c *Controller) RunTask(ctx context.Context, name, command string, follow W
 		return record.State != server.StateRunning, err
 	})
 	if err != nil {
+		err = fmt.Errorf("task %s is given up: %w", guid[:8], err)
 		return record, errors.Join(err, c.cancelTask(ctx, guid))
 	}
 	return record, nil
