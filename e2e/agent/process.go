@@ -75,7 +75,7 @@ func start(path, dir, logName string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	defer func() { _ = log.Close() }() // the child has its own
+	defer func() { _ = log.Close() }()                              // the child has its own
 	cmd := exec.CommandContext(context.Background(), path, args...) // ended by stop and kill, not by a context
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
