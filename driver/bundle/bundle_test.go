@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"drover/driver"
 )
@@ -262,6 +263,7 @@ func TestSeccomp(t *testing.T) {
 			"delete_module", "perf_event_open", "add_key", "request_key", "keyctl", "userfaultfd", "io_uring_setup", "reboot", "swapon",
 			"settimeofday", "clock_settime", "open_by_handle_at", "fsopen", "fsmount", "move_mount", "open_tree", "mount_setattr",
 			"quotactl", "acct", "syslog", "iopl", "ioperm", "personality", "socket", "lookup_dcookie", "nfsservctl", "vm86", "fanotify_init",
+			"socketcall",
 		} {
 			if allowed[name] > 0 {
 				t.Errorf("%s: %s is allowed", arch, name)
@@ -272,5 +274,42 @@ func TestSeccomp(t *testing.T) {
 				t.Errorf("%s: %s is not allowed", arch, name)
 			}
 		}
+	}
+}
+
+// A rule sees 64 bits of an argument of which the kernel reads 32.
+func TestSeccomp_families(t *testing.T) {
+	allowed := func(family uint64) bool {
+		for _, rule := range socketRules() {
+			if arg := rule.Args[0]; arg.Op == specs.OpMaskedEqual && family&arg.Value == arg.ValueTwo {
+				return true
+			}
+		}
+		return false
+	}
+	for family := range uint64(48) {
+		want := family != unix.AF_ALG && family != unix.AF_VSOCK
+		for _, upper := range []uint64{0, 1 << 32, 1 << 63} {
+			if got := allowed(family | upper); got != want {
+				t.Errorf("family %#x: allowed is %v", family|upper, got)
+			}
+		}
+	}
+	if allowed(48) || allowed(1<<31) {
+		t.Error("families that do not exist are allowed")
+	}
+}
+
+// Allowing socket would allow it, were it not denied by name.
+func TestSeccomp_socketcall(t *testing.T) {
+	spec := specs.Spec{Linux: &specs.Linux{}}
+	if err := seccompRule(&spec, driver.Container{}, facts()); err != nil {
+		t.Fatal(err)
+	}
+	denied := slices.ContainsFunc(spec.Linux.Seccomp.Syscalls, func(call specs.LinuxSyscall) bool {
+		return slices.Contains(call.Names, "socketcall") && call.Action == specs.ActErrno && len(call.Args) == 0
+	})
+	if !denied {
+		t.Error("socketcall is not denied by name")
 	}
 }

@@ -25,6 +25,7 @@
 //	sigignore           ignore every signal that can be ignored, print "ready", wait
 //	stty                print columns and rows of the terminal, or "not a tty"
 //	chatter N           print N numbered lines to standard output and standard error
+//	call NUMBER ARGS…   make a system call; print OK, or fail with the kernel's error
 //	init                reap children and wait: for use as process 1
 //	then -- A… -- B…    run the commands one after the other until one fails
 package main
@@ -56,6 +57,6 @@ func table() map[string]func([]string) error {
 		"echo": echo, "err": echoErr, "env": env, "exit": exit, "cat": cat, "write": write, "append": appendTo,
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
-		"init": reap, "then": then, "listen": listen, "get": get, "dial": dial,
+		"init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "call": call,
 	}
 }

@@ -1,0 +1,71 @@
+//go:build root
+
+package keeper_test
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"drover/driver"
+	"drover/driver/shim"
+)
+
+// word writes a number for the probe.
+func word(n uint64) string { return fmt.Sprintf("%#x", n) }
+
+func TestConfinement_calls(t *testing.T) {
+	b := newBox(t, "sleep", "60")
+	b.wish.Process.User = "root"
+	b.start()
+	const upper = 1 << 32 // the kernel does not look at it, and a filter must not either
+	for _, test := range []struct {
+		name   string
+		number uint64
+		args   []uint64
+		want   string
+	}{
+		{"an ordinary call", unix.SYS_GETPID, nil, "OK"},
+		{"an ordinary socket", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_DGRAM}, "OK"},
+		{"sockets of the hypervisor", unix.SYS_SOCKET, []uint64{unix.AF_VSOCK, unix.SOCK_STREAM}, "not permitted"},
+		{"sockets of the hypervisor in disguise", unix.SYS_SOCKET, []uint64{upper | unix.AF_VSOCK, unix.SOCK_STREAM}, "not permitted"},
+		{"sockets of the kernel's ciphers", unix.SYS_SOCKET, []uint64{unix.AF_ALG, unix.SOCK_SEQPACKET}, "not permitted"},
+		{"sockets of the kernel's ciphers in disguise", unix.SYS_SOCKET, []uint64{upper | unix.AF_ALG, unix.SOCK_SEQPACKET}, "not permitted"},
+		{"raw sockets", unix.SYS_SOCKET, []uint64{unix.AF_PACKET, unix.SOCK_RAW}, "not permitted"},
+		{"a user namespace", unix.SYS_UNSHARE, []uint64{unix.CLONE_NEWUSER}, "not permitted"},
+		{"a user namespace by clone", unix.SYS_CLONE, []uint64{unix.CLONE_NEWUSER | uint64(unix.SIGCHLD)}, "not permitted"},
+		{"clone3", unix.SYS_CLONE3, nil, "not implemented"},
+		{"new mounts", unix.SYS_FSOPEN, nil, "not permitted"},
+		{"programs for the kernel", unix.SYS_BPF, nil, "not permitted"},
+		{"rings", unix.SYS_IO_URING_SETUP, []uint64{1}, "not permitted"},
+		{"keyrings", unix.SYS_KEYCTL, nil, "not permitted"},
+		{"faults of one's own", unix.SYS_USERFAULTFD, nil, "not permitted"},
+		{"counters", unix.SYS_PERF_EVENT_OPEN, nil, "not permitted"},
+		{"files by their handles", unix.SYS_OPEN_BY_HANDLE_AT, nil, "not permitted"},
+		{"the kernel's log", unix.SYS_SYSLOG, []uint64{3}, "not permitted"},
+	} {
+		words := []string{"call", word(test.number)}
+		for _, arg := range test.args {
+			words = append(words, word(arg))
+		}
+		if got := b.execAs("root", words...); !strings.Contains(got, test.want) {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// execAs runs a command, which may fail, as a user of the container and returns its output.
+func (b *box) execAs(user string, args ...string) string {
+	b.t.Helper()
+	var out bytes.Buffer
+	_, err := b.client.Exec(b.t.Context(), shim.ExecRequest{
+		Process: driver.Process{Args: append([]string{"/bin/probe"}, args...), User: user}, Stdout: &out, Stderr: &out,
+	})
+	if err != nil {
+		b.t.Fatalf("exec %q: %v", args, err)
+	}
+	return out.String()
+}
