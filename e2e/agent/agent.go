@@ -190,6 +190,21 @@ func (c *Cluster) StopNomad(ctx context.Context) error { return c.nomad.stop(ctx
 // RestartNomad starts the Nomad agent again, on the same ports and data, after KillNomad or StopNomad.
 func (c *Cluster) RestartNomad(ctx context.Context) error { return c.runNomad(ctx) }
 
+// Wait returns when ctx ends, or with an error when an agent has ended that nobody told to. Agents that are started
+// again while it waits are not looked at.
+func (c *Cluster) Wait(ctx context.Context) error {
+	var ended *process
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.nomad.done:
+		ended = c.nomad
+	case <-c.consul.done:
+		ended = c.consul
+	}
+	return fmt.Errorf("agent: %s ended, its log is %s:\n%s", ended.name, ended.log, ended.lastLines())
+}
+
 // Stop purges every job, waits until its allocations are gone, and ends both agents.
 func (c *Cluster) Stop(ctx context.Context) error {
 	purged := c.purge(ctx)

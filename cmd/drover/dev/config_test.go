@@ -115,3 +115,23 @@ func TestAgentsOf(t *testing.T) {
 		t.Errorf("agents of an empty directory: %v", pids)
 	}
 }
+
+func TestIsAgent(t *testing.T) {
+	for _, row := range []struct {
+		promise string
+		command []string
+		want    bool
+	}{
+		{"its Nomad", []string{"/cache/nomad-1.11.3", "agent", "-config", "/dev/x/agents/nomad.hcl"}, true},
+		{"its Consul", []string{"/cache/consul-1.22.2", "agent", "-config-file", "/dev/x/agents/consul.json"}, true},
+		{"its plugin", []string{"/dev/x/cell/plugins/nomad-driver-drover"}, true},
+		{"another's Nomad", []string{"/cache/nomad-1.11.3", "agent", "-config", "/dev/y/agents/nomad.hcl"}, false},
+		{"another's plugin", []string{"/dev/y/cell/plugins/nomad-driver-drover"}, false},
+		{"a person's editor", []string{"vi", "/dev/x/agents/nomad.hcl"}, false},
+		{"a kernel thread", []string{""}, false},
+	} {
+		if got := isAgent("/dev/x", row.command); got != row.want {
+			t.Errorf("%s: %v", row.promise, got)
+		}
+	}
+}

@@ -21,9 +21,8 @@ import (
 // reclaim ends what a platform left that was killed and could not take itself down: its jobs while its Nomad still
 // answers, then its agents, tasks, mounts, network namespaces and device. It does nothing after a proper end.
 func (c Config) reclaim(ctx context.Context) error {
-	agents := agentsOf(c.Dir)
-	tasks, err := filepath.Glob(filepath.Join(c.tasksDir(), "tasks", "*"))
-	if err != nil || (len(agents) == 0 && len(tasks) == 0) {
+	tasks, err := c.tasks()
+	if err != nil || (len(agentsOf(c.Dir)) == 0 && len(tasks) == 0) {
 		return errors.Join(err, c.dropNetwork(ctx))
 	}
 	c.Progress("ending what an earlier drover dev left running")
@@ -32,40 +31,65 @@ func (c Config) reclaim(ctx context.Context) error {
 	if err := c.purgeJobs(ctx); err != nil {
 		c.Progress("its Nomad is of no help: " + err.Error())
 	}
+	return errors.Join(c.sweep(ctx), c.dropNetwork(ctx))
+}
+
+// tasks are the driver's directories of tasks that were not taken down.
+func (c Config) tasks() ([]string, error) {
+	return filepath.Glob(filepath.Join(c.tasksDir(), "tasks", "*"))
+}
+
+// sweep ends agents and their plugins, tasks, mounts and network namespaces. After agents that ended properly, and took
+// their tasks with them, there is nothing to do.
+func (c Config) sweep(ctx context.Context) error {
 	var failures []error
-	for _, pid := range agents {
-		failures = append(failures, endProcess(ctx, pid))
+	// A Nomad that is ending may start its plugin once more.
+	for range 3 {
+		for _, pid := range agentsOf(c.Dir) {
+			failures = append(failures, endProcess(ctx, pid))
+		}
 	}
+	tasks, err := c.tasks()
+	failures = append(failures, err)
 	for _, dir := range tasks {
 		failures = append(failures, shim.Destroy(ctx, dir))
 	}
-	failures = append(failures, c.dropNamespaces(), unmountBelow(c.Dir), unmountBelow(c.tasksDir()), c.dropNetwork(ctx))
+	failures = append(failures, c.dropNamespaces(), unmountBelow(c.Dir), unmountBelow(c.tasksDir()))
 	return errors.Join(failures...)
 }
 
-// agentsOf are the agents, plugins and log collectors that a platform started: they share its directory of agents.
+// agentsOf are the agents that were started with a configuration file of a state directory, and plugins started from it.
 func agentsOf(dir string) []int {
-	found, err := filepath.Glob("/proc/[0-9]*/cwd")
+	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return nil
 	}
 	var pids []int
-	for _, link := range found {
-		cwd, err := os.Readlink(link)
-		if err != nil || strings.TrimSuffix(cwd, " (deleted)") != filepath.Join(dir, "agents") {
-			continue
+	for _, path := range found {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
 		}
-		// A person may look around there too.
-		exe, err := os.Readlink(filepath.Join(filepath.Dir(link), "exe"))
-		name := filepath.Base(exe)
-		if err != nil || !strings.HasPrefix(name, "nomad") && !strings.HasPrefix(name, "consul") {
-			continue
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && isAgent(dir, strings.Split(string(text), "\x00")) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// isAgent tells an agent or a plugin of a state directory from a person's editor of its files.
+func isAgent(dir string, command []string) bool {
+	program := filepath.Base(command[0])
+	switch {
+	case command[0] == filepath.Join(dir, "cell/plugins", pluginName):
+		return true
+	case strings.HasPrefix(program, "consul"):
+		return slices.Contains(command, filepath.Join(dir, "agents/consul.json"))
+	case strings.HasPrefix(program, "nomad"):
+		return slices.Contains(command, filepath.Join(dir, "agents/nomad.hcl"))
+	default:
+		return false
+	}
 }
 
 var httpPort = regexp.MustCompile(`(?m)^\s*http = (\d+)$`)

@@ -77,7 +77,11 @@ func (p *Platform) startAgents(ctx context.Context) (func(context.Context) error
 	}
 	p.Cluster = cluster
 	p.Info.Nomad, p.Info.Consul = cluster.NomadAddr, cluster.ConsulAddr
-	return cluster.Stop, nil
+	endWatch := p.serve(ctx, "a part of the platform", cluster.Wait)
+	return func(ctx context.Context) error {
+		_ = endWatch(ctx) // if an agent ended, that is why we are here
+		return errors.Join(cluster.Stop(ctx), p.config.sweep(ctx))
+	}, nil
 }
 
 // pluginConfig is the driver's block in Nomad's configuration.
