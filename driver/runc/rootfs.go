@@ -38,21 +38,44 @@ func (r *Rootfs) Close() error { return r.dir.Close() }
 // Dir returns the root's own descriptor, open for path operations.
 func (r *Rootfs) Dir() *os.File { return r.dir }
 
-// Open opens a regular file for reading. Anything else is ErrNotRegular: a fifo would hang us, a device would act.
+// Open opens a regular file for reading. Anything else is ErrNotRegular: a fifo would hang us, a device would act, and
+// the kernel's own files tell a reader with our privileges what they do not tell the container.
 func (r *Rootfs) Open(name string) (*os.File, error) {
-	file, err := r.open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	found, err := r.open(name, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = &os.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+	defer func() { _ = found.Close() }()
+	if err := ordinary(found); err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(found.Fd())), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		_ = file.Close()
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	return file, nil
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// ordinary refuses, before it is opened, what is not a regular file on a file system that holds files.
+func ordinary(file *os.File) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return ErrNotRegular
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
+		return err
+	}
+	switch int64(fs.Type) { //nolint:unconvert // narrower on some architectures
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC,
+		unix.SELINUX_MAGIC, unix.NSFS_MAGIC, unix.BINFMTFS_MAGIC:
+		return ErrNotRegular
+	}
+	return nil
 }
 
 // IsDir reports whether a path is a directory, in the end.

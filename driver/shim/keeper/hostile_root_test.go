@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"code.cloudfoundry.org/bbs/models"
 	"golang.org/x/sys/unix"
 
 	"drover/driver"
@@ -68,4 +70,29 @@ func (b *box) execAs(user string, args ...string) string {
 		b.t.Fatalf("exec %q: %v", args, err)
 	}
 	return out.String()
+}
+
+// The shim reads a container's files as the host's root, so that a link to what only that may read must lead nowhere.
+func TestHostileFiles(t *testing.T) {
+	for _, target := range []string{"/proc/kallsyms", "/proc/kmsg", "/proc/1/mem", "/proc/1/environ", "/sys/kernel/notes", "/dev/zero", "/dev/tty"} {
+		t.Run(target, func(t *testing.T) {
+			server := newBlobs(t, nil)
+			for name, task := range map[string]models.TaskDefinition{
+				"uploaded": {Action: models.WrapAction(models.Timeout(
+					&models.UploadAction{From: "/tmp/droplet", To: server.URL + "/up", User: "vcap"}, 5*time.Second))},
+				"a result":   {Action: models.WrapAction(probe("APP", "echo")), ResultFile: "/tmp/droplet"},
+				"an account": {Action: models.WrapAction(models.Timeout(probe("APP", "echo"), 5*time.Second))},
+			} {
+				b := taskBox(t, task)
+				b.replaceByLink("tmp/droplet", target)
+				if name == "an account" {
+					b.replaceByLink("etc/passwd", target)
+				}
+				exit := b.start().wait()
+				if exit.Code == 0 || exit.Result != "" || strings.Contains(exit.Reason, "timeout") {
+					t.Errorf("as %s it is read: exit is %+v, uploaded %d bytes", name, exit, len(server.got["/up"]))
+				}
+			}
+		})
+	}
 }
