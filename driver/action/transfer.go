@@ -32,6 +32,7 @@ const (
 	dialTimeout = 10 * time.Second
 	stallLimit  = 60 * time.Second // without a byte of a download
 	maxDownload = 8 << 30
+	maxUpload   = 8 << 30
 )
 
 // statusError is an HTTP answer that is no success.
@@ -148,6 +149,20 @@ func get(ctx context.Context, client *http.Client, from string, file *os.File) (
 	return size, nil
 }
 
+// ending is a file of the container, which may grow as fast as it is read or be one huge hole: reading it ends with the
+// work.
+type ending struct {
+	ctx  context.Context //nolint:containedctx // of the one transfer that reads
+	file io.Reader
+}
+
+func (e ending) Read(p []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return e.file.Read(p)
+}
+
 // touching puts a stall's timer back with each read.
 type touching struct {
 	io.Reader
@@ -222,10 +237,16 @@ func (r *Runner) send(ctx context.Context, a *models.UploadAction) (int64, error
 		return 0, err
 	}
 	defer func() { _ = file.Close() }()
+	if info, err := file.Stat(); err == nil && info.Size() > maxUpload {
+		return 0, fmt.Errorf("%s is larger than %s", a.From, byteSize(maxUpload))
+	}
 	md, sha := md5.New(), sha256.New() //nolint:gosec // Content-MD5
-	size, err := io.Copy(io.MultiWriter(md, sha), file)
+	size, err := io.Copy(io.MultiWriter(md, sha), io.LimitReader(ending{ctx, file}, maxUpload+1))
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", a.From, err)
+	}
+	if size > maxUpload {
+		return 0, fmt.Errorf("%s is larger than %s", a.From, byteSize(maxUpload))
 	}
 	client, err := newClient(r.Work.TLS)
 	if err != nil {

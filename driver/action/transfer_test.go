@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"code.cloudfoundry.org/bbs/models"
 )
@@ -172,6 +174,28 @@ func TestUpload(t *testing.T) {
 	}
 	if got := upload("/good", "/missing"); got.Reason != "Uploading droplet failed" {
 		t.Errorf("outcome is %+v", got)
+	}
+}
+
+// A container can make a file of any size for nothing.
+func TestUpload_ofHoles(t *testing.T) {
+	for name, size := range map[string]int64{"too large": 1 << 40, "read until the time is over": maxUpload} {
+		t.Run(name, func(t *testing.T) {
+			w := newFakeWorld(t)
+			file, err := os.Create(filepath.Join(w.dir, "droplet"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(file.Truncate(size), file.Close()); err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			got := runTask(t.Context(), t, w, models.TaskDefinition{Action: models.WrapAction(models.Timeout(
+				&models.UploadAction{From: "/droplet", To: "http://127.0.0.1:1/", User: "vcap"}, 200*time.Millisecond))}, nil)
+			if took := time.Since(begin); got.Reason == "" || took > 5*time.Second {
+				t.Errorf("outcome is %+v after %s", got, took)
+			}
+		})
 	}
 }
 
