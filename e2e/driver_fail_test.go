@@ -46,7 +46,8 @@ func TestDriver_failures(t *testing.T) {
 		{"a command that is not there", map[string]any{"image": good, "entrypoint": []string{"/bin/absent"}}, []string{"/bin/absent"}},
 		{"a droplet with a wrong checksum", map[string]any{"image": good, "command": "x", "droplet": droplet.URL + "/d.tar", "droplet_checksum": "sha256:" + strings.Repeat("0", 64)},
 			[]string{"droplet", "checksum"}},
-		{"a droplet that is not there", map[string]any{"image": good, "command": "x", "droplet": "http://" + deadAddress(t) + "/d.tar?token=hunter2"}, []string{"droplet"}},
+		{"a droplet that is not there", map[string]any{"image": good, "command": "x", "droplet": "http://" + deadAddress(t) + "/d.tar?token=" + canary}, []string{"droplet"}},
+		{"a password that a dead registry shall not get", map[string]any{"image": deadAddress(t) + "/team/app:1", "auth": []map[string]any{{"username": "me", "password": canary}}}, []string{"/team/app"}},
 		{"a stack that the node does not have", map[string]any{"rootfs": "windows2016", "command": "x"}, []string{`no stack "windows2016"`, "it has gone"}},
 		{"a stack whose directory is missing", map[string]any{"rootfs": "gone", "command": "x"}, []string{"stack gone", "/nowhere/at/all"}},
 		{"a disk that is full", map[string]any{"image": big}, []string{"team/big", "space"}},
@@ -67,7 +68,7 @@ func TestDriver_failures(t *testing.T) {
 					t.Errorf("the task's events do not say %q: %s", want, describe(state))
 				}
 			}
-			if strings.Contains(describe(state), "hunter2") {
+			if strings.Contains(describe(state), canary) {
 				t.Errorf("the task's events show a secret: %s", describe(state))
 			}
 			eventually(t, 10*time.Second, "something is left", func() (bool, string) {

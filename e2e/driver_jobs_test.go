@@ -20,17 +20,25 @@ import (
 
 	"drover/driver"
 	"drover/driver/drivertest"
+	"drover/stager/bundle"
 )
 
 // TestDriver_jobs runs the hand-written examples of jobs/.
 func TestDriver_jobs(t *testing.T) {
 	stack := shellStack(t)
 	droplets := t.TempDir()
+	droplet := filepath.Join(droplets, "droplet.tar")
+	archive := drivertest.Tar(t, drivertest.File("staging_info.yml", 0o644, `{"start_command":"./start"}`), drivertest.Dir("app", 0o755),
+		drivertest.File("app/start", 0o755, "#!/bin/bash\necho $GREETING from $PWD as $(id -un) on port $PORT\nexec sleep 600\n"))
+	if err := os.WriteFile(droplet, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	n := startDriverNode(t, 256, fmt.Sprintf(`
     stack "debian" {
       rootfs = %q
     }
-    allow_host_paths = [%q]`, stack, droplets))
+    allow_host_paths = [%q]
+    lifecycle = %q`, stack, droplets, lifecycle(t)))
 
 	t.Run("image.hcl", func(t *testing.T) {
 		ref := n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}, Env: []string{"HELLO=there"}}), "team/web:1")
@@ -40,15 +48,17 @@ func TestDriver_jobs(t *testing.T) {
 		awaitHTTP(t, fmt.Sprintf("http://127.0.0.1:%d/", port), "hello")
 	})
 	t.Run("droplet.hcl", func(t *testing.T) {
-		path := filepath.Join(droplets, "droplet.tar")
-		archive := drivertest.Tar(t, drivertest.Dir("app", 0o755), drivertest.File("app/start", 0o755, "#!/bin/bash\necho $GREETING from $PWD as $(id -un) on port $PORT\nexec sleep 600\n"))
-		if err := os.WriteFile(path, archive, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		alloc := n.start(t, parse(t, "droplet.hcl", "droplet="+path, "stack=debian", "command=./start"))
+		alloc := n.start(t, parse(t, "droplet.hcl", "droplet="+droplet, "stack=debian"))
 		n.await(t, alloc, "running")
 		port := alloc.AllocatedResources.Shared.Ports[0].Value
 		n.awaitLog(t, alloc, "stdout", fmt.Sprintf("hello from /home/vcap/app as vcap on port %d\n", port))
+	})
+	t.Run("image.hcl in a network of its own", func(t *testing.T) {
+		ref := n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}), "team/web:2")
+		alloc := n.start(t, parse(t, "image.hcl", "image="+ref, `args=["listen", "8080"]`))
+		n.await(t, alloc, "running")
+		port := alloc.AllocatedResources.Shared.Ports[0]
+		awaitHTTP(t, fmt.Sprintf("http://%s:%d/", port.HostIP, port.Value), "hello")
 	})
 	t.Run("task.hcl", func(t *testing.T) {
 		alloc := n.start(t, parse(t, "task.hcl", "stack=debian"))
@@ -72,6 +82,21 @@ func parse(t *testing.T, name string, vars ...string) *nomad.Job {
 		t.Fatal(err)
 	}
 	return job
+}
+
+// lifecycle packs drover-lifecycle as Cloud Controller's recipes want it.
+func lifecycle(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "buildpack_app_lifecycle.tgz")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	if err := bundle.WriteTGZ(file, drivertest.BuildProgram(t, "drover/cmd/drover-lifecycle"), bundle.BuildpackLifecycle()); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // shellStack makes a small stack with a shell, from this machine's own programs.

@@ -37,7 +37,11 @@ type driverNode struct {
 	allocs []string
 }
 
-const pluginName = "nomad-driver-drover"
+const (
+	pluginName = "nomad-driver-drover"
+	// canary is put where secrets are, and must not be seen in events and logs.
+	canary = "hunter2"
+)
 
 // startDriverNode builds plugin and shim and starts an agent with them. When the test ends it makes sure that nothing
 // is left on the machine. Images are kept on a file system of imageMB.
@@ -50,11 +54,12 @@ func startDriverNode(t *testing.T, imageMB int, options string) *driverNode {
 		}
 	}
 	n := &driverNode{dir: dir, plugin: filepath.Join(dir, "plugins", pluginName), shim: filepath.Join(dir, "plugins", "drover-shim")}
+	n.registry = drivertest.Serve(t)
 	n.build(t)
 	n.mountImages(t, imageMB)
 	var err error
 	n.cluster, err = agent.Start(t.Context(), agent.Config{
-		Dir: filepath.Join(dir, "agent"), PluginDir: filepath.Join(dir, "plugins"), NoConsul: true, LogLevel: os.Getenv("DROVER_E2E_LOG"),
+		Dir: filepath.Join(dir, "agent"), PluginDir: filepath.Join(dir, "plugins"), NoConsul: true, LogLevel: "DEBUG",
 		Plugins: map[string]string{pluginName: fmt.Sprintf("state_dir = %q\nimage_dir = %q\n%s", n.stateDir(), n.imageDir(), options)},
 		Extra:   "telemetry {\n  publish_allocation_metrics = true\n}\nplugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n",
 	})
@@ -112,6 +117,15 @@ func (n *driverNode) stop(t *testing.T) {
 	if err := n.cluster.Stop(ctx); err != nil {
 		t.Error(err)
 	}
+	raw, err := os.ReadFile(n.cluster.NomadLog())
+	if err != nil || len(raw) == 0 {
+		t.Errorf("the agent's log cannot be read: %v", err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if strings.Contains(line, canary) {
+			t.Errorf("the agent's or the plugin's log shows a secret: %s", line)
+		}
+	}
 	if left := n.leftovers(); len(left) > 0 {
 		t.Errorf("left behind: %s", strings.Join(left, ", "))
 	}
@@ -126,7 +140,7 @@ func (n *driverNode) showLog(t *testing.T) {
 		return
 	}
 	for line := range strings.Lines(string(raw)) {
-		if strings.Contains(line, "[WARN]") || strings.Contains(line, "[ERROR]") || strings.Contains(line, "@module=drover") || strings.Contains(line, "ignal") {
+		if strings.Contains(line, "[WARN]") || strings.Contains(line, "[ERROR]") || strings.Contains(line, "@module=drover") {
 			t.Log(strings.TrimSpace(line))
 		}
 	}
@@ -180,9 +194,6 @@ func processes(exe string) []int {
 // push serves an image of the test's root file system and returns its reference.
 func (n *driverNode) push(t *testing.T, image v1.Image, name string) string {
 	t.Helper()
-	if n.registry == "" {
-		n.registry = drivertest.Serve(t)
-	}
 	return drivertest.Push(t, n.registry, name, image)
 }
 

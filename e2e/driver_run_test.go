@@ -65,6 +65,7 @@ func TestDriver(t *testing.T) {
 	t.Run("kills what does not stop", func(t *testing.T) { checkKill(t, n, image("sigignore")) })
 	t.Run("executes commands in a task", func(t *testing.T) { checkExec(t, n, image("sleep", "600")) })
 	t.Run("signals and measures a task", func(t *testing.T) { checkStats(t, n, image("trap", "600")) })
+	t.Run("runs many at once", func(t *testing.T) { checkMany(t, n, image("then", "--", "id", "--", "sleep", "1")) })
 	t.Run("runs a Task by run info", func(t *testing.T) { checkTaskRunInfo(t, n, ref) })
 	t.Run("runs an LRP by run info", func(t *testing.T) { checkLRPRunInfo(t, n, ref) })
 }
@@ -218,6 +219,31 @@ func checkStats(t *testing.T, n *driverNode, config map[string]any) {
 	}
 }
 
+func checkMany(t *testing.T, n *driverNode, config map[string]any) {
+	t.Helper()
+	const many = 12
+	job := taskOf("many", nomad.JobTypeBatch, config, func(_ *nomad.Job, task *nomad.Task) { task.Resources.CPU = new(20) })
+	job.TaskGroups[0].Count = new(many)
+	n.start(t, job)
+	eventually(t, 60*time.Second, "not all are complete", func() (bool, string) {
+		allocs, _, err := n.cluster.Nomad.Jobs().Allocations("many", true, nil)
+		if err != nil {
+			return false, err.Error()
+		}
+		complete, seen := 0, ""
+		for _, alloc := range allocs {
+			if alloc.ClientStatus == nomad.AllocClientStatusFailed {
+				t.Fatalf("one failed: %s", describe(alloc.TaskStates["main"]))
+			}
+			if alloc.ClientStatus == nomad.AllocClientStatusComplete {
+				complete++
+			}
+			seen += alloc.ClientStatus + " "
+		}
+		return complete == many, seen
+	})
+}
+
 // withRunInfo hands run info to the driver as the bridge's jobs do.
 func withRunInfo(t *testing.T, info driver.RunInfo) func(*nomad.Job, *nomad.Task) {
 	t.Helper()
@@ -246,9 +272,9 @@ func checkTaskRunInfo(t *testing.T, n *driverNode, ref string) {
 	t.Cleanup(server.Close)
 	definition := &models.TaskDefinition{
 		RootFs: dockerURL(ref), ResultFile: "/tmp/result", LogSource: "STG", MemoryMb: 64,
-		EnvironmentVariables: []*models.EnvironmentVariable{{Name: "WHO", Value: "task"}},
+		EnvironmentVariables: []*models.EnvironmentVariable{{Name: "WHO", Value: "task"}, {Name: "SECRET", Value: canary}},
 		Action: models.WrapAction(models.Serial(
-			&models.DownloadAction{From: server.URL + "/app.tar", To: ".", User: "vcap", ChecksumAlgorithm: "sha256", ChecksumValue: hex.EncodeToString(sum[:])},
+			&models.DownloadAction{From: server.URL + "/app.tar?signature=" + canary, To: ".", User: "vcap", ChecksumAlgorithm: "sha256", ChecksumValue: hex.EncodeToString(sum[:])},
 			&models.RunAction{Path: "/bin/probe", Args: []string{"then", "--", "cat", "/home/vcap/app/motd", "--", "env", "--", "write", "/tmp/result", "the result"}, User: "vcap"},
 		)),
 	}

@@ -31,7 +31,7 @@ type Config struct {
 	InsecureRegistries []string
 	// TLS is the node's client certificate for droplets and lifecycles.
 	TLS driver.TLSFiles
-	// TrustedCertificates is a directory of PEM files that apps see as the platform's trusted certificates.
+	// TrustedCertificates is a directory of PEM files, or one such file, that apps see as the platform's trusted certificates.
 	TrustedCertificates string
 	// Lifecycle is the path or URL of the archive that holds the launcher for hand-written droplet jobs.
 	Lifecycle string

@@ -27,6 +27,8 @@ type facts struct {
 	// ownIP is the container's address; the host's when it shares the host's network.
 	ownIP      string
 	resolvConf string
+	// trustedFile says that the operator's trusted certificates are one file, not a directory.
+	trustedFile bool
 	// cpus is the number of processors of the node.
 	cpus int
 }
@@ -36,6 +38,8 @@ const (
 	launcherPath  = lifecycleDir + "/launcher"
 	sharedAlloc   = "alloc"
 	trustedMinLen = len("/x")
+	// trustedFileName is what Cloud Foundry calls the first of the files in the directory.
+	trustedFileName = "trusted-ca-1.crt"
 )
 
 // assemble says what container the facts make.
@@ -106,6 +110,9 @@ func (f facts) mounts() []driver.Mount {
 		)
 	}
 	if target := f.trustedCertsAt(); target != "" {
+		if f.trustedFile {
+			target = path.Join(target, trustedFileName)
+		}
 		list = append(list, driver.Mount{Source: f.node.TrustedCertificates, Target: target, ReadOnly: true, NoExec: true})
 	}
 	for _, m := range f.req.Mounts {

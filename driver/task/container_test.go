@@ -90,6 +90,15 @@ func TestAssemble(t *testing.T) {
 	}
 }
 
+func TestMounts_ofOneCertificateFile(t *testing.T) {
+	f := stories(t)["lrp"]
+	f.trustedFile = true
+	want := driver.Mount{Source: "/etc/ssl/drover", Target: "/etc/cf-system-certificates/trusted-ca-1.crt", ReadOnly: true, NoExec: true}
+	if got := f.mounts(); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 // Entrypoint and command follow Docker's rules.
 func TestProcess_entrypointAndCommand(t *testing.T) {
 	both := driver.ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"default"}}

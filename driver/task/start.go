@@ -279,6 +279,13 @@ func (s *start) assemble(context.Context) (err error) {
 		return err
 	}
 	s.facts.resolvConf = chooseResolvConf(req.DNS, req.NetNS != "", readSmall(resolvConfPath), readSmall(resolvedPath))
+	if s.m.node.TrustedCertificates != "" {
+		info, err := os.Stat(s.m.node.TrustedCertificates)
+		if err != nil {
+			return fmt.Errorf("plugin option trusted_certificates: %w", err)
+		}
+		s.facts.trustedFile = info.Mode().IsRegular()
+	}
 	s.container, err = assemble(s.facts)
 	if err != nil {
 		return fmt.Errorf("config: %w", err)

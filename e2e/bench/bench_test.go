@@ -30,7 +30,7 @@ func (s samples) at(q float64) time.Duration {
 }
 
 // report prints a table and the medians as metrics.
-func report(b *testing.B, title string, names []string, all map[string]samples) {
+func report(b *testing.B, metric, title string, names []string, all map[string]samples) {
 	b.Helper()
 	var table strings.Builder
 	fmt.Fprintf(&table, "\n%s\n  %-28s %6s %9s %9s %9s %9s\n", title, "", "n", "min", "p50", "p99", "max")
@@ -44,10 +44,13 @@ func report(b *testing.B, title string, names []string, all map[string]samples) 
 			fmt.Fprintf(&table, " %6.1f ms", ms(s.at(q)))
 		}
 		table.WriteByte('\n')
-		b.ReportMetric(ms(s.at(0.5)), strings.ReplaceAll(name, " ", "-")+"-p50-ms")
+		b.ReportMetric(ms(s.at(0.5)), metric+"-"+strings.ReplaceAll(name, " ", "-")+"-p50-ms")
 	}
 	b.ReportMetric(0, "ns/op") // says nothing here
-	b.Log(table.String())
+	// The testing package cuts a benchmark's log after ten lines.
+	if _, err := os.Stdout.WriteString(table.String()); err != nil {
+		b.Fatal(err)
+	}
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

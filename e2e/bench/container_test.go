@@ -69,7 +69,7 @@ func BenchmarkStartWarm(b *testing.B) {
 			}
 		}
 	}
-	report(b, "start-warm: create, run, exit, destroy", names, all)
+	report(b, "start", "start-warm: create, run, exit, destroy", names, all)
 }
 
 // hideUnified takes the unified hierarchy of a hybrid host out of this benchmark's sight: Debian 12's crun refuses to

@@ -68,14 +68,14 @@ func BenchmarkNomadStart(b *testing.B) {
 			}
 		}
 	}
-	report(b, "nomad-start: Received to Started, one task at a time", names, all)
+	report(b, "one", "nomad-start: Received to Started, one task at a time", names, all)
 	many := map[string]samples{}
 	for _, name := range names {
 		began := time.Now()
 		runJob(b, cluster, name+"-many", name, configs[name], manyAllocs)
 		many[name] = samples{time.Since(began)}
 	}
-	report(b, fmt.Sprintf("nomad-start: %d allocations of one job, registered to all ended", manyAllocs), names, many)
+	report(b, "many", fmt.Sprintf("nomad-start: %d allocations of one job, registered to all ended", manyAllocs), names, many)
 }
 
 // runJob runs a batch job to its end and returns how long each of its tasks took from Received to Started.
