@@ -36,8 +36,8 @@ const (
 	maxBody = 10 << 20
 	// requestTimeout bounds the one call to the Runtime. Cloud Controller itself waits for ten seconds.
 	requestTimeout = 30 * time.Second
-	// maxTraceID bounds what a caller can write into our log.
-	maxTraceID = 128
+	// maxLogged bounds each name that a caller can write into our log.
+	maxLogged = 128
 
 	traceHeader = "X-Vcap-Request-Id"
 	contentType = "application/x-protobuf"
@@ -139,11 +139,10 @@ func write(w http.ResponseWriter, m message) error {
 }
 
 func (d *door) note(r *http.Request, route string, reply reply, took time.Duration) {
-	trace := r.Header.Get(traceHeader)
 	attrs := []slog.Attr{
 		slog.String("route", route),
-		slog.String("guid", reply.guid),
-		slog.String("request_id", trace[:min(len(trace), maxTraceID)]),
+		slog.String("guid", bounded(reply.guid)),
+		slog.String("request_id", bounded(r.Header.Get(traceHeader))),
 		slog.Duration("took", took),
 	}
 	level, outcome := slog.LevelInfo, "ok"
@@ -158,3 +157,5 @@ func (d *door) note(r *http.Request, route string, reply reply, took time.Durati
 	}
 	d.log.LogAttrs(context.WithoutCancel(r.Context()), level, "bbs request", append(attrs, slog.String("outcome", outcome))...)
 }
+
+func bounded(name string) string { return name[:min(len(name), maxLogged)] }

@@ -23,7 +23,11 @@ func (d *door) desiredLRP() answer {
 		if err != nil {
 			return nil, err
 		}
-		return &models.DesiredLRPResponse{DesiredLrp: lrp.VersionDownTo(format.V2).PopulateMetricsGuid()}, nil
+		lrp = lrp.VersionDownTo(format.V2).PopulateMetricsGuid()
+		if lrp.Routes == nil {
+			lrp.Routes = &models.Routes{} // Cloud Controller looks for a route in it without asking whether it is there.
+		}
+		return &models.DesiredLRPResponse{DesiredLrp: lrp}, nil
 	}, func(e *models.Error) message { return &models.DesiredLRPResponse{Error: e} })
 }
 

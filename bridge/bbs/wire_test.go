@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"drover/bridge"
+	"drover/bridge/bridgetest"
 )
 
 // scripted is a Runtime that gives one answer to everything the tests of the wire ask of it.
@@ -241,6 +242,18 @@ func TestWire_secondViewFoldsLayers(t *testing.T) {
 	}
 }
 
+// TestWire_routesAreAlwaysThere: Cloud Controller reads existing_lrp.routes.routes[…] before each update.
+func TestWire_routesAreAlwaysThere(t *testing.T) {
+	runtime := &scripted{lrp: &models.DesiredLRP{ProcessGuid: "g"}}
+	var got models.DesiredLRPResponse
+	if err := got.Unmarshal(post(t, runtime, "/v1/desired_lrps/get_by_process_guid.r2", []byte("\x0a\x01g")).Body.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if got.DesiredLrp.Routes == nil {
+		t.Error("an LRP without routes has no routes message")
+	}
+}
+
 func TestActualLRPs_passesItsFilterOn(t *testing.T) {
 	runtime := &scripted{}
 	q := &models.ActualLRPsRequest{Domain: "d", CellId: "c", ProcessGuid: "p"}
@@ -275,7 +288,7 @@ func TestLog_tellsWhatButNotTheBody(t *testing.T) {
 		ProcessGuid: "the-guid", EnvironmentVariables: []*models.EnvironmentVariable{{Name: "PASSWORD", Value: secret}},
 	}}
 	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/desired_lrp/desire.r2", bytes.NewReader(encode(t, lrp)))
-	request.Header.Set("X-Vcap-Request-Id", "trace"+strings.Repeat("x", 2*maxTraceID))
+	request.Header.Set("X-Vcap-Request-Id", "trace"+strings.Repeat("x", 2*maxLogged))
 	Handler(&scripted{}, slog.New(slog.NewTextHandler(&lines, nil))).ServeHTTP(httptest.NewRecorder(), request)
 	for _, want := range []string{"route=DesireDesiredLRP", "guid=the-guid", "request_id=trace", "took=", "outcome=InvalidRequest"} {
 		if !strings.Contains(lines.String(), want) {
@@ -285,7 +298,14 @@ func TestLog_tellsWhatButNotTheBody(t *testing.T) {
 	if strings.Contains(lines.String(), secret) {
 		t.Error("a body was logged")
 	}
-	if strings.Contains(lines.String(), strings.Repeat("x", maxTraceID)) {
+	if strings.Contains(lines.String(), strings.Repeat("x", maxLogged)) {
 		t.Error("a caller wrote a long line into our log")
+	}
+	lines.Reset()
+	request = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/tasks/cancel",
+		bytes.NewReader(encode(t, &models.TaskGuidRequest{TaskGuid: strings.Repeat("g", 2*maxLogged)})))
+	Handler(bridgetest.NewMemory(time.Now), slog.New(slog.NewTextHandler(&lines, nil))).ServeHTTP(httptest.NewRecorder(), request)
+	if strings.Contains(lines.String(), strings.Repeat("g", maxLogged+1)) {
+		t.Error("a caller wrote a long guid into our log")
 	}
 }
