@@ -31,6 +31,9 @@ type Client struct {
 	group     cgroup.Group
 
 	seen sync.Mutex // guards events.seen
+
+	listening sync.Once
+	exits     *exitListener // nil while the shim lives, and where the kernel does not let us
 }
 
 // Connect returns a client for the task of a state directory. The shim may be dead and the task ended; the error is
@@ -51,15 +54,23 @@ func Connect(dir string) (*Client, error) {
 	if c.init.PID > 0 {
 		c.pidfd = openPidfd(c.init)
 	}
+	if c.pidfd != nil && !c.shimAlive() {
+		c.listen()
+	}
 	return c, nil
 }
 
 // Close lets go of what the client holds; the task goes on.
 func (c *Client) Close() error {
-	if c.pidfd == nil {
-		return nil
+	c.listening.Do(func() {}) // not from now on
+	var err error
+	if c.exits != nil {
+		err = c.exits.Close()
 	}
-	return c.pidfd.Close()
+	if c.pidfd != nil {
+		err = errors.Join(err, c.pidfd.Close())
+	}
+	return err
 }
 
 // InitPID returns the host's number of the container's process 1, or 0 when it never ran.

@@ -16,7 +16,8 @@ import (
 )
 
 // What a client does for a task whose shim was killed. The container has gone on: libcontainer sets no parent-death
-// signal. Only the shim could wait for its process 1, but the kernel tells whoever held a pidfd of it in time.
+// signal. Only the shim could wait for its process 1, but the kernel tells whoever held a pidfd of it in time, or, when
+// it is an older one, whoever listened in time.
 
 // killWait is how long a killed group may take to be gone.
 const killWait = 15 * time.Second
@@ -42,10 +43,14 @@ func (c *Client) waitWithoutShim(ctx context.Context) (driver.Exit, error) {
 	if c.pidfd == nil {
 		return driver.Exit{}, fmt.Errorf("the shim was killed, and the container ended before this plugin looked: %w", ErrExitUnknown)
 	}
+	c.listen()
 	if err := waitPidfd(ctx, c.pidfd); err != nil {
 		return driver.Exit{}, err
 	}
 	status, err := exitOfPidfd(ctx, c.pidfd)
+	if err != nil {
+		status, err = c.exitHeard(ctx, err)
+	}
 	if err != nil {
 		return driver.Exit{}, fmt.Errorf("%w: %w", ErrExitUnknown, err)
 	}
@@ -141,11 +146,41 @@ func exitOfPidfd(ctx context.Context, pidfd *os.File) (unix.WaitStatus, error) {
 	}
 }
 
+// listen makes sure that the end of process 1 will be heard of, where the kernel allows that.
+func (c *Client) listen() {
+	if c.pidfd == nil {
+		return
+	}
+	c.listening.Do(func() {
+		if exits, err := listenExit(c.init.PID); err == nil {
+			c.exits = exits
+		}
+	})
+}
+
+// exitHeard returns the exit that the listener heard; without one the error is cause.
+func (c *Client) exitHeard(ctx context.Context, cause error) (unix.WaitStatus, error) {
+	if c.exits == nil {
+		return 0, cause
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for {
+		if status, settled := c.exits.ended(); settled {
+			return status, nil
+		}
+		if pause(ctx, quiet/4) != nil {
+			return 0, cause
+		}
+	}
+}
+
 // signalMain signals the task's main processes without the shim: process 1, or everything but the reaper.
 func (c *Client) signalMain(sig unix.Signal) error {
 	if !c.init.alive() || c.pidfd == nil {
 		return ErrNotRunning
 	}
+	c.listen()
 	if c.container.Work != nil {
 		return c.group.Signal(sig, c.init.PID)
 	}
@@ -156,6 +191,7 @@ func (c *Client) signalMain(sig unix.Signal) error {
 }
 
 func (c *Client) stopWithoutShim(ctx context.Context, sig unix.Signal, timeout time.Duration) error {
+	c.listen()
 	if err := c.signalMain(sig); err != nil && !errors.Is(err, ErrNotRunning) {
 		return err
 	}

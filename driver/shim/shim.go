@@ -8,8 +8,9 @@
 // the shim lives or not:
 //
 //   - Wait tells how the task ended, from the shim, from exit.json, or (the shim having been killed) from the kernel
-//     through a pidfd that the client has held since it connected. That contact was lost is never an exit: where the
-//     kernel cannot tell, the error is ErrExitUnknown.
+//     through a pidfd that the client has held since it connected (before Linux 6.15: through the process connector,
+//     which the client listens to once it misses the shim). That contact was lost is never an exit: where the kernel
+//     did not tell, the error is ErrExitUnknown.
 //   - Stop, Signal and Stats need the shim only to know which processes are the task's main ones.
 //   - Exec runs one more process, by the shim or, when that is gone, by a helper process of its own.
 //   - Destroy needs the directory only.
@@ -27,7 +28,7 @@
 //	events.jsonl    the events so far; events.seen is how many of them a client has been given
 //	etc/            hosts, resolv.conf and hostname, bound into the container
 //	runc/           libcontainer's state
-//	upper/ work/ rootfs/  the root file system's writable layer and mount point (mounted in the shim's namespace only)
+//	disk/ rootfs/   the root file system's writable layer and mount point (mounted in the shim's namespace only)
 //
 // # The protocol
 //
@@ -58,8 +59,8 @@ const ProtocolVersion = 1
 var (
 	// ErrGone says that there is no such task: its state directory is missing or holds no container.json.
 	ErrGone = errors.New("no such task")
-	// ErrExitUnknown says that a task has ended and that nobody can tell how: its shim was killed, and the kernel is
-	// too old to tell another process.
+	// ErrExitUnknown says that a task has ended and that nobody can tell how: its shim was killed, and nobody
+	// listened when the kernel told.
 	ErrExitUnknown = errors.New("exit status unknown")
 	// ErrNotRunning says that the task's container has ended.
 	ErrNotRunning = errors.New("the container is not running")
