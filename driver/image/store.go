@@ -51,7 +51,9 @@ func Open(options Options) (*Store, error) {
 		return nil, errors.New("open image store: it needs an absolute directory and an unpacker")
 	}
 	for _, name := range dirs() {
-		if err := os.MkdirAll(filepath.Join(options.Dir, name), 0o711); err != nil {
+		dir := filepath.Join(options.Dir, name)
+		// Users of the host are not to read private images and droplets. The shim and the unpacker's parent are root.
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
@@ -126,7 +128,7 @@ func (s *Store) stage() (dir, tree string, err error) {
 
 // publish gives a finished tree its name. When another process was faster, its tree is as good.
 func publish(tree, final string) error {
-	if err := os.MkdirAll(filepath.Dir(final), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
 		return err
 	}
 	held, err := os.Open(tree)
@@ -186,7 +188,7 @@ func (s *Store) blobPath(digest v1.Hash) string {
 
 // writeFile writes a file so that it is there whole or not at all.
 func (s *Store) writeFile(path string, raw []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	file, err := os.CreateTemp(s.staging, "f") // mode 0600

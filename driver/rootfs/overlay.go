@@ -26,7 +26,7 @@ func overlayHere(dir, options string) error {
 	if err := unix.Chdir(dir); err != nil {
 		return fmt.Errorf("enter state directory: %w", err)
 	}
-	if err := unix.Mount("overlay", "rootfs", "overlay", unix.MS_NODEV, options); err != nil {
+	if err := unix.Mount("overlay", "rootfs", "overlay", unix.MS_NODEV|unix.MS_NOSUID, options); err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
 	return nil

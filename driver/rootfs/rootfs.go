@@ -44,19 +44,23 @@ const maxLayers = 500
 // identitySize is how many ids exist in a container that has no range.
 const identitySize = 65536
 
-// Mount puts the layers together and returns the path of the container's root. Below dir it makes upper and work, the
-// container's own files, and rootfs, the mount point.
+// Mount puts the layers together and returns the path of the container's root. Below dir it makes rootfs, the mount
+// point, and disk, with upper and work, the container's own files: users of the host are not to read them, whatever
+// modes the container gives them.
 func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, err error) {
 	if err := check(root); err != nil {
 		return "", err
 	}
 	target = filepath.Join(dir, "rootfs")
-	for name, mode := range map[string]os.FileMode{"upper": 0o755, "work": 0o700, "rootfs": 0o755, "l": 0o700} {
-		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil && !errors.Is(err, os.ErrExist) {
+	for _, made := range []struct {
+		name string
+		mode os.FileMode
+	}{{"disk", 0o700}, {"disk/upper", 0o755}, {"disk/work", 0o700}, {"rootfs", 0o755}, {"l", 0o700}} {
+		if err := os.Mkdir(filepath.Join(dir, made.name), made.mode); err != nil && !errors.Is(err, os.ErrExist) {
 			return "", fmt.Errorf("make root file system: %w", err)
 		}
 	}
-	if err := dressUpper(filepath.Join(dir, "upper"), root.Layers[len(root.Layers)-1], ids); err != nil {
+	if err := dressUpper(filepath.Join(dir, "disk/upper"), root.Layers[len(root.Layers)-1], ids); err != nil {
 		return "", err
 	}
 	layers := distinct(root.Layers)
@@ -75,7 +79,7 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 		}
 		lower[len(lower)-1-n] = "l/" + name
 	}
-	options := "userxattr,lowerdir=" + strings.Join(lower, ":") + ",upperdir=upper,workdir=work"
+	options := "userxattr,lowerdir=" + strings.Join(lower, ":") + ",upperdir=disk/upper,workdir=disk/work"
 	return target, overlay(dir, options)
 }
 

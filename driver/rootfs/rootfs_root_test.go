@@ -154,7 +154,7 @@ func testWrites(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	upper := filepath.Join(dir, "upper/data/new")
+	upper := filepath.Join(dir, "disk/upper/data/new")
 	raw, err := os.ReadFile(upper)
 	if err != nil || string(raw) != "hello\nagain\n" {
 		t.Errorf("upper holds %q, %v", raw, err)

@@ -93,7 +93,7 @@ func TestConfinement_rootIsNobodyOutside(t *testing.T) {
 	if id.host == "0" || id.size != "65536" {
 		t.Errorf("ids are mapped as %+v", id)
 	}
-	info, err := os.Stat(filepath.Join(b.dir, "upper/tmp/mine"))
+	info, err := os.Stat(filepath.Join(b.dir, "disk/upper/tmp/mine"))
 	if err != nil {
 		t.Fatal(err)
 	}

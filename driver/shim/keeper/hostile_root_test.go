@@ -5,7 +5,12 @@ package keeper_test
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,5 +99,56 @@ func TestHostileFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nothing of a container is any business of the other users of its host.
+func TestStateDir_isClosed(t *testing.T) {
+	b := newBox(t, "then", "--", "write", "/tmp/open", "x", "--", "sleep", "60")
+	b.start()
+	eventually(t, func() (bool, string) {
+		_, err := os.Stat(filepath.Join(b.dir, "disk/upper/tmp/open"))
+		return err == nil, fmt.Sprint(err)
+	})
+	asStranger := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		return cmd.CombinedOutput()
+	}
+	if out, err := asStranger("stat", filepath.Join(b.dir, "rootfs")); err != nil {
+		t.Fatalf("the test's directory is closed itself: %s", out)
+	}
+	for _, name := range []string{
+		"container.json", "init.json", "shim.log", "shim.sock", "events.jsonl", "disk/upper/tmp/open", "runc/" + b.wish.ID + "/state.json",
+	} {
+		path := filepath.Join(b.dir, name)
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := asStranger("cat", path); err == nil {
+			t.Errorf("%s can be read: %.100s", name, out)
+		}
+	}
+	if out, err := asStranger("ls", b.dir); err == nil {
+		t.Errorf("the directory can be listed: %s", out)
+	}
+}
+
+func TestMounts_suidAndDevices(t *testing.T) {
+	b := newBox(t, "cat", "/proc/self/mountinfo")
+	b.wish.Mounts = []driver.Mount{{Source: t.TempDir(), Target: "/plain"}, {Source: t.TempDir(), Target: "/mapped", IDMapped: true}}
+	b.start().wait()
+	for line := range strings.Lines(b.out.String()) {
+		fields := strings.Fields(line)
+		if len(fields) < 6 {
+			t.Fatalf("line of mountinfo: %q", line)
+		}
+		// Devices, and what hides a file behind one, are in /dev and of the host's making.
+		device := strings.Contains(line, " - devtmpfs ")
+		if at, options := fields[4], strings.Split(fields[5], ","); !device && !slices.Contains(options, "nosuid") && !slices.Contains(options, "ro") {
+			t.Errorf("%s is mounted with %s", at, fields[5])
+		} else if !device && at != "/dev" && at != "/dev/pts" && !slices.Contains(options, "nodev") && !slices.Contains(options, "ro") {
+			t.Errorf("%s is mounted with %s", at, fields[5])
+		}
 	}
 }
