@@ -53,7 +53,9 @@ type RootFS struct {
 
 // Mount binds a host path into the container.
 type Mount struct {
-	Source   string `json:"source"`
+	Source string `json:"source"`
+	// Base, when set, is a directory above Source below which nothing on the way is to be a link: others can write there.
+	Base     string `json:"base,omitempty"`
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	// NoExec, NoSuid and NoDev are added to the mount's options.

@@ -26,6 +26,7 @@
 //	shim.log        what the shim had to say
 //	exit.json       the driver.Exit; complete or absent
 //	events.jsonl    the events so far; events.seen is how many of them a client has been given
+//	mounts/         what the allocation's directories were when the task was started (in the shim's namespace only)
 //	etc/            hosts, resolv.conf and hostname, bound into the container
 //	runc/           libcontainer's state
 //	disk/ rootfs/   the root file system's writable layer and mount point (mounted in the shim's namespace only)

@@ -152,3 +152,43 @@ func TestMounts_suidAndDevices(t *testing.T) {
 		}
 	}
 }
+
+// A neighbour in the allocation can write to the directory that holds the one of logs.
+func TestMounts_linksOfNeighbours(t *testing.T) {
+	victim := t.TempDir()
+	if err := os.WriteFile(filepath.Join(victim, "secret"), []byte("the host's secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	base := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(base, "alloc", "logs"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(base, "alloc", "logs", "mine"), []byte("mine\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(base), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	mount := driver.Mount{Source: filepath.Join(base, "alloc/logs"), Base: base, Target: "/alloc/logs", ReadOnly: true, IDMapped: true}
+	t.Run("what is no link is mounted", func(t *testing.T) {
+		b := newBox(t, "cat", "/alloc/logs/mine")
+		b.wish.Mounts = []driver.Mount{mount}
+		if exit := b.start().wait(); exit.Code != 0 {
+			t.Errorf("exit is %+v: %s", exit, b.errs)
+		}
+		b.sees(b.out, "mine")
+	})
+	t.Run("links are refused", func(t *testing.T) {
+		if err := os.RemoveAll(mount.Source); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(victim, mount.Source); err != nil {
+			t.Fatal(err)
+		}
+		b := newBox(t, "cat", "/alloc/logs/secret")
+		b.wish.Process.User, b.wish.Mounts = "root", []driver.Mount{mount}
+		if b.tryToRun() {
+			t.Errorf("it runs, and says %q", b.out)
+		}
+	})
+}

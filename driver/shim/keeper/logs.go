@@ -72,23 +72,7 @@ func (l *logs) open(path string, ids driver.IDRange) (*os.File, error) {
 // last three elements are not to be links.
 func openBelow(path string) (*os.File, error) {
 	base := filepath.Dir(filepath.Dir(filepath.Dir(path)))
-	name, err := filepath.Rel(base, path)
-	if err != nil {
-		return nil, fmt.Errorf("path %s: %w", path, err)
-	}
-	dir, err := os.OpenFile(base, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = dir.Close() }()
-	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	})
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
+	return openBeneath(base, path, unix.O_RDONLY|unix.O_NONBLOCK)
 }
 
 // reopen opens the same file again, with other flags and an open file description of its own. Go's poller is kept out

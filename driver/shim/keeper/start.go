@@ -150,6 +150,9 @@ func (k *keeper) gather(target string) (bundle.Facts, error) {
 	if facts.Sys, err = k.mountSys(); err != nil {
 		return facts, err
 	}
+	if k.wish.Mounts, err = k.pin(k.wish.Mounts); err != nil {
+		return facts, err
+	}
 	facts.IDMappable = idMappable(k.wish)
 	return facts, k.writeEtc(&facts)
 }
