@@ -69,7 +69,7 @@ func newPushCommand() *cobra.Command {
 	set.StringToStringVarP(&flags.env, "env", "e", nil, "environment variables as NAME=VALUE")
 	set.StringVarP(&flags.checkType, "health-check-type", "u", "", "port, http or process (default port)")
 	set.StringVar(&flags.endpoint, "endpoint", "/", "path that the http health check gets")
-	set.DurationVarP(&flags.startTimeout, "app-start-timeout", "t", time.Minute, "how long a start may take")
+	set.DurationVarP(&flags.startTimeout, "app-start-timeout", "t", 0, "how long a start may take (default 1m)")
 	where.add(cmd)
 	return cmd
 }
@@ -110,6 +110,9 @@ func (f pushFlags) wish(args []string) (controller.Push, error) {
 
 func (f pushFlags) check() (recipe.HealthCheck, error) {
 	check := recipe.HealthCheck{Type: f.checkType, Timeout: f.startTimeout}
+	if f.startTimeout < 0 {
+		return check, fmt.Errorf("app start timeout %s: want a duration such as 90s", f.startTimeout)
+	}
 	switch f.checkType {
 	case "", recipe.CheckPort, recipe.CheckProcess:
 	case recipe.CheckHTTP:

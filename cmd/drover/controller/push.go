@@ -100,7 +100,10 @@ func (c *Controller) merge(app recipe.App, known bool, push Push) recipe.App {
 		app.Env = push.Env
 	}
 	if push.Check.Type != "" {
-		app.Check = push.Check
+		app.Check.Type, app.Check.Endpoint = push.Check.Type, push.Check.Endpoint
+	}
+	if push.Check.Timeout > 0 {
+		app.Check.Timeout = push.Check.Timeout
 	}
 	return app
 }
