@@ -99,14 +99,14 @@ func (f facts) pids() int64 {
 func (f facts) mounts() []driver.Mount {
 	var list []driver.Mount
 	if f.info == nil {
-		task := filepath.Join(f.req.AllocDir, f.req.TaskName)
-		alloc := filepath.Join(f.req.AllocDir, sharedAlloc)
+		base := f.req.AllocDir
+		task, alloc := filepath.Join(base, f.req.TaskName), filepath.Join(base, sharedAlloc)
 		list = append(list,
-			driver.Mount{Source: alloc, Target: "/alloc", IDMapped: true},
+			driver.Mount{Source: alloc, Base: base, Target: "/alloc", IDMapped: true},
 			// What a task prints must not be rewritten by it, nor must it put a link in the log's place.
-			driver.Mount{Source: filepath.Join(alloc, "logs"), Target: "/alloc/logs", ReadOnly: true, IDMapped: true},
-			driver.Mount{Source: filepath.Join(task, "local"), Target: "/local", IDMapped: true},
-			driver.Mount{Source: filepath.Join(task, "secrets"), Target: "/secrets", NoExec: true, IDMapped: true},
+			driver.Mount{Source: filepath.Join(alloc, "logs"), Base: base, Target: "/alloc/logs", ReadOnly: true, IDMapped: true},
+			driver.Mount{Source: filepath.Join(task, "local"), Base: base, Target: "/local", IDMapped: true},
+			driver.Mount{Source: filepath.Join(task, "secrets"), Base: base, Target: "/secrets", NoExec: true, IDMapped: true},
 		)
 	}
 	if target := f.trustedCertsAt(); target != "" {

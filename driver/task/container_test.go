@@ -176,3 +176,13 @@ func TestContainerID(t *testing.T) {
 		}
 	}
 }
+
+func TestRequest_names(t *testing.T) {
+	for name, fine := range map[string]bool{
+		"web": true, "alloc2": true, "a.b": true, "": false, ".": false, "..": false, "alloc": false, "a/b": false, "../x": false, "a\x00": false,
+	} {
+		if err := (Request{AllocID: "a1b2c3d4", TaskName: name}).validate(); (err == nil) != fine {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}

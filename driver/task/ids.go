@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"drover/driver"
 )
 
@@ -30,10 +32,31 @@ func openIDPool(dir string, ids IDs) (*idPool, error) {
 	return &idPool{dir: dir, ids: ids}, nil
 }
 
+// lock keeps other goroutines out, and other processes: two plugins must never give one range to two allocations.
+func (p *idPool) lock() (unlock func(), err error) {
+	p.mu.Lock()
+	dir, err := os.Open(p.dir)
+	if err == nil {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		_ = dir.Close() // nil is fine
+		p.mu.Unlock()
+		return nil, fmt.Errorf("lock user id ranges: %w", err)
+	}
+	return func() {
+		_ = dir.Close() // and with it the lock
+		p.mu.Unlock()
+	}, nil
+}
+
 // Acquire returns the allocation's range, and remembers that the container uses it.
 func (p *idPool) Acquire(allocID, containerID string) (driver.IDRange, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	unlock, err := p.lock()
+	if err != nil {
+		return driver.IDRange{}, err
+	}
+	defer unlock()
 	taken, mine, err := p.list(allocID)
 	if err != nil {
 		return driver.IDRange{}, err
@@ -57,8 +80,11 @@ func (p *idPool) Acquire(allocID, containerID string) (driver.IDRange, error) {
 
 // Release forgets a container; the last one of an allocation frees its range. Unknown ones are no error.
 func (p *idPool) Release(containerID string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	unlock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	found, err := filepath.Glob(filepath.Join(p.dir, "*", containerID))
 	if err != nil {
 		return fmt.Errorf("release user ids: %w", err)

@@ -2,6 +2,8 @@ package task
 
 import (
 	"errors"
+	"strconv"
+	"sync"
 	"testing"
 
 	"drover/driver"
@@ -57,5 +59,33 @@ func TestIDPool(t *testing.T) {
 	}
 	if got := acquire(again, "c", "c-web"); got != a {
 		t.Errorf("freed range is not given again: got %+v, want %+v", got, a)
+	}
+}
+
+// Each goroutine has a pool of its own, as each of several plugins would.
+func TestIDPool_manyProcesses(t *testing.T) {
+	const count = 24
+	dir := t.TempDir()
+	ids := IDs{HostBase: 1 << 20, Size: 1 << 16, Count: count}
+	got := make([]driver.IDRange, count)
+	var all sync.WaitGroup
+	for n := range count {
+		all.Go(func() {
+			pool, err := openIDPool(dir, ids)
+			if err == nil {
+				got[n], err = pool.Acquire("alloc"+strconv.Itoa(n), "container"+strconv.Itoa(n))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	seen := map[driver.IDRange]bool{}
+	for _, r := range got {
+		if seen[r] {
+			t.Errorf("%+v was given twice", r)
+		}
+		seen[r] = true
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -96,8 +97,22 @@ func (s *start) run(ctx context.Context, steps []step) error {
 }
 
 func (s *start) check(context.Context) error {
+	if err := s.facts.req.validate(); err != nil {
+		return err
+	}
 	if err := s.facts.req.Wish.Validate(s.m.node); err != nil {
 		return fmt.Errorf("config: %w", err)
+	}
+	return nil
+}
+
+// validate refuses names whose directory would be another one than the task's own: that of a task named alloc is the one
+// that all tasks of the allocation share.
+func (r Request) validate() error {
+	for _, name := range []string{r.TaskName, r.AllocID} {
+		if name == "" || name == "." || name == ".." || name == sharedAlloc || strings.ContainsAny(name, "/\x00") {
+			return fmt.Errorf("task %q of allocation %q: a task cannot have this name", r.TaskName, r.AllocID)
+		}
 	}
 	return nil
 }
