@@ -50,7 +50,7 @@ func BenchmarkStartWarm(b *testing.B) {
 			b.Logf("%s is not installed", peer)
 			continue
 		}
-		where := ociBundle(b, dir, container)
+		where := ociBundle(b, container)
 		run := []string{peer, "run", "--bundle", where}
 		names = append(names, v)
 		peers[v] = func(id string) error { return startOCI(b.Context(), run, id) }
@@ -119,17 +119,14 @@ func startShim(ctx context.Context, shimPath, dir, id string, c driver.Container
 }
 
 // ociBundle makes a bundle of the same container for a runtime's command line.
-func ociBundle(b *testing.B, dir string, c driver.Container) string {
+func ociBundle(b *testing.B, c driver.Container) string {
 	b.Helper()
-	where, err := os.MkdirTemp(dir, "bundle")
-	if err != nil {
-		b.Fatal(err)
-	}
+	where := openDir(b)
 	rootfs := filepath.Join(where, "rootfs")
 	if out, err := exec.CommandContext(b.Context(), "cp", "-a", c.RootFS.Layers[0].Dir, rootfs).CombinedOutput(); err != nil {
 		b.Fatalf("copy root file system: %v\n%s", err, out)
 	}
-	err = filepath.WalkDir(rootfs, func(path string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir(rootfs, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

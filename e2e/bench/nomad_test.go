@@ -99,15 +99,7 @@ func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config 
 		if err != nil {
 			b.Fatal(err)
 		}
-		var took samples
-		for _, alloc := range allocs {
-			if state := alloc.TaskStates["main"]; state != nil && state.State == "dead" {
-				if state.Failed {
-					b.Fatalf("%s failed: %v", id, state.Events[len(state.Events)-1].DisplayMessage)
-				}
-				took = append(took, startTime(state))
-			}
-		}
+		took := ended(b, allocs)
 		if len(took) == count {
 			if _, _, err := cluster.Nomad.Jobs().Deregister(id, true, nil); err != nil {
 				b.Fatal(err)
@@ -120,6 +112,23 @@ func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config 
 		case <-ticker.C:
 		}
 	}
+}
+
+// ended returns the times of those tasks that have ended, all of them well.
+func ended(b *testing.B, allocs []*nomad.AllocationListStub) samples {
+	b.Helper()
+	var took samples
+	for _, alloc := range allocs {
+		state := alloc.TaskStates["main"]
+		if state == nil || state.State != "dead" {
+			continue
+		}
+		if state.Failed {
+			b.Fatalf("%s failed: %v", alloc.JobID, state.Events[len(state.Events)-1].DisplayMessage)
+		}
+		took = append(took, startTime(state))
+	}
+	return took
 }
 
 func startTime(state *nomad.TaskState) time.Duration {
