@@ -39,6 +39,8 @@ type Manager struct {
 
 	mu    sync.Mutex
 	tasks map[string]*Task
+
+	warned sync.Map // names of ignored fields that were logged
 }
 
 // Task is one started task, as this process knows it.
@@ -86,6 +88,15 @@ func (m *Manager) prepare() error {
 		})
 	})
 	return m.err
+}
+
+// warnIgnored logs, once for each field, that definitions ask for what this driver does not do.
+func (m *Manager) warnIgnored(guid string, fields []string) {
+	for _, field := range fields {
+		if _, again := m.warned.LoadOrStore(field, true); !again {
+			m.log.Warn("a field of the definition is not honoured; it is said once", "field", field, "first_guid", guid)
+		}
+	}
 }
 
 func (m *Manager) dir(containerID string) string {

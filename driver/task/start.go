@@ -136,9 +136,7 @@ func (s *start) readRunInfo(context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, field := range def.ignored {
-		s.m.log.Warn("a field of the definition is not honoured", "guid", info.GUID, "field", field)
-	}
+	s.m.warnIgnored(info.GUID, def.ignored)
 	s.facts.info, s.facts.def = &info, def
 	if s.root, err = parseRootFS(def.rootFS); err != nil {
 		return err
