@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,7 +39,8 @@ func TestDriver_jobs(t *testing.T) {
       rootfs = %q
     }
     allow_host_paths = [%q]
-    lifecycle = %q`, stack, droplets, lifecycle(t)))
+    lifecycle = %q`, stack, droplets, lifecycle(t)),
+		fmt.Sprintf("client {\n  host_volume \"drover-registry\" {\n    path = %q\n  }\n}\n", volume(t)))
 
 	t.Run("image.hcl", func(t *testing.T) {
 		ref := n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}, Env: []string{"HELLO=there"}}), "team/web:1")
@@ -59,6 +61,24 @@ func TestDriver_jobs(t *testing.T) {
 		n.await(t, alloc, "running")
 		port := alloc.AllocatedResources.Shared.Ports[0]
 		awaitHTTP(t, fmt.Sprintf("http://%s:%d/", port.HostIP, port.Value), "hello")
+	})
+	t.Run("registry.hcl", func(t *testing.T) {
+		port := freePort(t)
+		program, err := os.ReadFile(drivertest.BuildProgram(t, "drover/cmd/drover"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		archive := drivertest.Tar(t, drivertest.File("drover", 0o755, string(program)))
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(archive) }))
+		t.Cleanup(server.Close)
+		job := parse(t, "registry.hcl", "drover="+server.URL+"/drover.tar", "stack=debian", fmt.Sprintf("port=%d", port))
+		job.TaskGroups[0].Services[0].Provider = "nomad" // there is no Consul here
+		n.await(t, n.start(t, job), "running")
+		awaitHTTP(t, fmt.Sprintf("http://127.0.0.1:%d/v2/", port), "{}")
+		pushed := drivertest.Push(t, fmt.Sprintf("127.0.0.1:%d", port), "team/probe:1", drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}))
+		alloc := n.start(t, taskOf("from-our-registry", nomad.JobTypeBatch, map[string]any{"image": pushed, "args": []string{"echo", "pulled"}}))
+		n.await(t, alloc, "dead")
+		n.awaitLog(t, alloc, "stdout", "pulled\n")
 	})
 	t.Run("task.hcl", func(t *testing.T) {
 		alloc := n.start(t, parse(t, "task.hcl", "stack=debian"))
@@ -82,6 +102,16 @@ func parse(t *testing.T, name string, vars ...string) *nomad.Job {
 		t.Fatal(err)
 	}
 	return job
+}
+
+// volume makes a directory that belongs to containers' vcap.
+func volume(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chown(dir, driver.VcapID, driver.VcapID); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // lifecycle packs drover-lifecycle as Cloud Controller's recipes want it.

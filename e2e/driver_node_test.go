@@ -44,8 +44,8 @@ const (
 )
 
 // startDriverNode builds plugin and shim and starts an agent with them. When the test ends it makes sure that nothing
-// is left on the machine. Images are kept on a file system of imageMB.
-func startDriverNode(t *testing.T, imageMB int, options string) *driverNode {
+// is left on the machine. Images are kept on a file system of imageMB. The options are those of the plugin and the agent.
+func startDriverNode(t *testing.T, imageMB int, options string, agentOptions ...string) *driverNode {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} { // a container's root must be able to walk through
@@ -61,7 +61,7 @@ func startDriverNode(t *testing.T, imageMB int, options string) *driverNode {
 	n.cluster, err = agent.Start(t.Context(), agent.Config{
 		Dir: filepath.Join(dir, "agent"), PluginDir: filepath.Join(dir, "plugins"), NoConsul: true, LogLevel: "DEBUG",
 		Plugins: map[string]string{pluginName: fmt.Sprintf("state_dir = %q\nimage_dir = %q\n%s", n.stateDir(), n.imageDir(), options)},
-		Extra:   "telemetry {\n  publish_allocation_metrics = true\n}\nplugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n",
+		Extra:   "telemetry {\n  publish_allocation_metrics = true\n}\nplugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n" + strings.Join(agentOptions, "\n"),
 	})
 	if err != nil {
 		t.Fatal(err)

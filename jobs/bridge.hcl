@@ -2,14 +2,14 @@
 # as bbs.service.cf.internal, file-server.service.cf.internal and cc-uploader.service.cf.internal.
 #
 #   nomad var put nomad/jobs/drover-bridge ca=@ca.crt cert=@bridge.crt key=@bridge.key nomad_token=…
-#   nomad job run -var drover=https://example.com/drover -var nomad_address=http://nomad.service.consul:4646 jobs/bridge.hcl
+#   nomad job run -var drover=https://example.com/drover.tgz -var nomad_address=http://nomad.service.consul:4646 jobs/bridge.hcl
 #
 # Lifecycle bundles are in the host volume "drover-static" of the nodes that may run it.
 
 variable "drover" {
   type        = string
-  description = "Where the program drover is fetched from: whatever an artifact block takes."
-  default     = "https://example.com/drover"
+  description = "An archive with the program drover in it: whatever an artifact block takes."
+  default     = "https://example.com/drover.tgz"
 }
 
 variable "stack" {
@@ -98,8 +98,7 @@ job "drover-bridge" {
 
       artifact {
         source      = var.drover
-        destination = "local/drover"
-        mode        = "file"
+        destination = "local"
       }
 
       volume_mount {

@@ -1,6 +1,6 @@
 # The registry, as a job of its own driver: it serves images from a directory of one node.
 #
-#   nomad job run -var drover=https://example.com/drover -var stack=cflinuxfs4 jobs/registry.hcl
+#   nomad job run -var drover=https://example.com/drover.tgz -var stack=cflinuxfs4 jobs/registry.hcl
 #
 # Nodes that pull from it name it in the plugin's insecure_registries, or give it a certificate. Its content is in the
 # host volume "drover-registry", which belongs to the container's vcap:
@@ -9,8 +9,8 @@
 
 variable "drover" {
   type        = string
-  description = "Where the program drover is fetched from: whatever an artifact block takes."
-  default     = "https://example.com/drover"
+  description = "An archive with the program drover in it: whatever an artifact block takes."
+  default     = "https://example.com/drover.tgz"
 }
 
 variable "stack" {
@@ -55,8 +55,7 @@ job "drover-registry" {
 
       artifact {
         source      = var.drover
-        destination = "local/drover"
-        mode        = "file"
+        destination = "local"
       }
 
       volume_mount {
