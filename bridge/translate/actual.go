@@ -171,7 +171,11 @@ func netInfo(in Instances, alloc *api.AllocationListStub, task taskLife) models.
 			info.Ports = append(info.Ports, models.NewPortMapping(uint32(port.Value), uint32(container)))
 		}
 	}
-	slices.SortFunc(info.Ports, func(a, b *models.PortMapping) int { return cmp.Compare(a.ContainerPort, b.ContainerPort) })
+	// In the order in which they were desired: whoever takes the first means the app's, not that of ssh.
+	order := func(port *models.PortMapping) int { return slices.Index(in.LRP.Ports, port.ContainerPort) }
+	slices.SortFunc(info.Ports, func(a, b *models.PortMapping) int {
+		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.ContainerPort, b.ContainerPort))
+	})
 	if info.Address == "" && in.NodeAddress != nil {
 		info.Address = in.NodeAddress(alloc.NodeID)
 	}

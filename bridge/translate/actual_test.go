@@ -347,3 +347,19 @@ func noise(seed, length int) string {
 	}
 	return string(text)
 }
+
+func TestActuals_portsAreInTheOrderOfTheLRP(t *testing.T) {
+	healthy := alloc("a", 12, "running", task("running", 0, phase(driver.PhaseHealthy, 20)),
+		ports(api.PortMapping{Label: "p2222", Value: 20001, To: 2222}, api.PortMapping{Label: "p9090", Value: 20002, To: 9090}, api.PortMapping{Label: "p8080", Value: 20003, To: 8080}))
+	actuals := Actuals(Instances{
+		LRP:         &models.DesiredLRP{ProcessGuid: "guid", Instances: 1, Ports: []uint32{9090, 8080, 2222}},
+		Allocations: []*api.AllocationListStub{healthy},
+	})
+	var got []uint32
+	for _, port := range actuals[0].Ports {
+		got = append(got, port.ContainerPort)
+	}
+	if diff := cmp.Diff([]uint32{9090, 8080, 2222}, got); diff != "" {
+		t.Errorf("ports (-want +got):\n%s", diff)
+	}
+}
