@@ -39,7 +39,7 @@ type fieldRow struct {
 var fieldRows = []fieldRow{
 	{"DesiredLRP.ProcessGuid", inJob, "name of the job and of its services; at most 100 letters, digits, dashes and underscores"},
 	{"DesiredLRP.Domain", inJob, "meta"},
-	{"DesiredLRP.RootFs", inJob, "preloaded:<stack> and docker:; constraint on the stack"},
+	{"DesiredLRP.RootFs", inJob, "preloaded:<stack> and docker:, without credentials or query; constraint on the stack"},
 	{"DesiredLRP.Instances", inJob, "count of the group, and stored"},
 	{"DesiredLRP.EnvironmentVariables", byDriver, ""},
 	{"DesiredLRP.Setup", byDriver, ""},
@@ -77,7 +77,7 @@ var fieldRows = []fieldRow{
 	{"DesiredLRP.VolumeMountedFiles", refused, "mounted files are not supported yet"},
 	{"DesiredLRP.UpdateStrategy", listed, "both strategies are a Nomad drain: the old instance stops, then the new one starts"},
 
-	{"TaskDefinition.RootFs", inJob, "preloaded:<stack> and docker:; constraint on the stack"},
+	{"TaskDefinition.RootFs", inJob, "preloaded:<stack> and docker:, without credentials or query; constraint on the stack"},
 	{"TaskDefinition.EnvironmentVariables", byDriver, ""},
 	{"TaskDefinition.Action", byDriver, ""},
 	{"TaskDefinition.DiskMb", inJob, "for placement; the container's use of disk is not limited yet"},
