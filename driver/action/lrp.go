@@ -267,7 +267,8 @@ func (r *Runner) getStatus(ctx context.Context, host, path string) (int, error) 
 	request.Header.Set("User-Agent", "diego-healthcheck")
 	request.Header.Set("X-Forwarded-Proto", "https")
 	transport := &http.Transport{
-		DisableKeepAlives: true,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: 64 << 10,
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 			return r.World.Dial(ctx, address)
 		},

@@ -31,7 +31,9 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 		return task.Request{}, fmt.Errorf("device: this driver does not give devices to tasks yet (%s)", name)
 	}
 	if cfg.NetworkIsolation != nil && cfg.NetworkIsolation.Mode != drivers.NetIsolationModeHost {
-		req.NetNS = cfg.NetworkIsolation.Path
+		if req.NetNS = cfg.NetworkIsolation.Path; req.NetNS == "" { // it would be the host's
+			return task.Request{}, fmt.Errorf("network: mode %s has no network namespace", cfg.NetworkIsolation.Mode)
+		}
 	}
 	if cfg.DNS != nil {
 		req.DNS = &task.DNS{Servers: cfg.DNS.Servers, Searches: cfg.DNS.Searches, Options: cfg.DNS.Options}

@@ -77,8 +77,11 @@ func TestRequest_refusesByName(t *testing.T) {
 			c.Mounts = []*drivers.MountConfig{{TaskPath: "/d", PropagationMode: "bidirectional"}}
 		},
 		"selinux_label": func(c *drivers.TaskConfig) { c.Mounts = []*drivers.MountConfig{{TaskPath: "/d", SELinuxLabel: "z"}} },
-		"device":        func(c *drivers.TaskConfig) { c.Devices = []*drivers.DeviceConfig{{TaskPath: "/dev/x"}} },
-		"NVIDIA":        func(c *drivers.TaskConfig) { c.DeviceEnv = map[string]string{"NVIDIA": "1"} },
+		"no network namespace": func(c *drivers.TaskConfig) {
+			c.NetworkIsolation = &drivers.NetworkIsolationSpec{Mode: drivers.NetIsolationModeGroup}
+		},
+		"device": func(c *drivers.TaskConfig) { c.Devices = []*drivers.DeviceConfig{{TaskPath: "/dev/x"}} },
+		"NVIDIA": func(c *drivers.TaskConfig) { c.DeviceEnv = map[string]string{"NVIDIA": "1"} },
 	} {
 		if _, err := request(taskOf(t, change)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("error %v, want one with %q", err, says)

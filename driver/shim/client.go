@@ -109,8 +109,8 @@ func (c *Client) Wait(ctx context.Context) (driver.Exit, error) {
 // Stop ends the task: signal to its main processes, SIGKILL to all after the timeout. It returns once all are gone.
 func (c *Client) Stop(ctx context.Context, signal string, timeout time.Duration) error {
 	sig, err := parseSignal(signal)
-	if err != nil {
-		return err
+	if err != nil { // an image's STOPSIGNAL may be any text, and its task must end all the same
+		signal, sig = "SIGTERM", unix.SIGTERM
 	}
 	err = c.call(ctx, request{Op: opStop, Signal: signal, Timeout: timeout}, nil)
 	if err == nil || errors.Is(err, ErrNotRunning) || ctx.Err() != nil {
@@ -315,7 +315,29 @@ func parseSignal(name string) (unix.Signal, error) {
 	if sig := unix.SignalNum(full); sig != 0 {
 		return sig, nil
 	}
+	if sig := realtimeSignal(full); sig != 0 {
+		return sig, nil
+	}
 	return 0, fmt.Errorf("unknown signal %q: want a name such as SIGTERM or a number", name)
+}
+
+// realtimeSignal returns the signal of a name such as SIGRTMIN+3, which asks systemd to halt, or 0.
+func realtimeSignal(name string) unix.Signal {
+	const first, last = 34, 64 // as C libraries count them
+	for prefix, from := range map[string]int{"SIGRTMIN": first, "SIGRTMAX": last} {
+		rest, found := strings.CutPrefix(name, prefix)
+		if !found {
+			continue
+		}
+		offset, err := strconv.Atoi(rest)
+		if rest == "" {
+			offset, err = 0, nil
+		}
+		if n := from + offset; err == nil && n >= first && n <= last {
+			return unix.Signal(n)
+		}
+	}
+	return 0
 }
 
 func errOrNil(err, ignored error) error {

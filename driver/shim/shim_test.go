@@ -162,8 +162,16 @@ func TestStopAndSignal(t *testing.T) {
 	if err := c.Stop(t.Context(), "", time.Minute); err != nil || <-h.signals != unix.SIGTERM {
 		t.Errorf("stop: %v", err)
 	}
-	if err := c.Stop(t.Context(), "SIGNONSENSE", time.Minute); err == nil {
+	if err := c.Signal(t.Context(), "SIGNONSENSE"); err == nil {
 		t.Error("an unknown signal is taken")
+	}
+}
+
+// An image can call its signal what it likes, and must be stopped.
+func TestStop_byAnUnknownSignal(t *testing.T) {
+	h := newFakeHandler()
+	if err := serve(t, h).Stop(t.Context(), "SIGNONSENSE", time.Minute); err != nil || <-h.signals != unix.SIGTERM {
+		t.Errorf("stop: %v", err)
 	}
 }
 
@@ -340,6 +348,19 @@ func TestShimCgroup(t *testing.T) {
 	} {
 		if got := shimCgroup(driver.Container{ID: "id", Cgroup: test.cgroup}, test.v2); got != test.want {
 			t.Errorf("%+v: got %s", test, got)
+		}
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for name, want := range map[string]unix.Signal{
+		"": unix.SIGTERM, "SIGHUP": unix.SIGHUP, "hup": unix.SIGHUP, "9": unix.SIGKILL,
+		"SIGRTMIN": 34, "RTMIN+3": 37, "SIGRTMAX-1": 63, "RTMAX": 64,
+		"RTMIN-1": 0, "RTMAX+1": 0, "RTMINx": 0, "0": 0, "65": 0, "-9": 0, "nonsense": 0,
+	} {
+		got, err := parseSignal(name)
+		if got != want || (err == nil) != (want != 0) {
+			t.Errorf("%q is %d, %v; want %d", name, got, err, want)
 		}
 	}
 }

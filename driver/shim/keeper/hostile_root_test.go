@@ -192,3 +192,13 @@ func TestMounts_linksOfNeighbours(t *testing.T) {
 		}
 	})
 }
+
+func TestStop_bySignalsThatDoNotExist(t *testing.T) {
+	b := newBox(t, "trap")
+	b.start()
+	b.sees(b.out, "ready")
+	if err := b.client.Stop(t.Context(), "NONSENSE", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	b.sees(b.out, "got SIGTERM")
+}
