@@ -40,7 +40,7 @@ type Manager struct {
 	mu    sync.Mutex
 	tasks map[string]*Task
 
-	warned sync.Map // names of ignored fields that were logged
+	warned sync.Map // what was logged once: names of ignored fields, exposed directories
 }
 
 // Task is one started task, as this process knows it.

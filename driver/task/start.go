@@ -299,6 +299,7 @@ func (s *start) assemble(context.Context) (err error) {
 		}
 		s.facts.trustedFile = info.Mode().IsRegular()
 	}
+	s.warnExposed()
 	s.container, err = assemble(s.facts)
 	if err != nil {
 		return fmt.Errorf("config: %w", err)
