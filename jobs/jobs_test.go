@@ -2,12 +2,16 @@
 package jobs_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/jobspec2"
+
+	"drover/cmd/drover/serve"
 )
 
 func TestJobspecs(t *testing.T) {
@@ -35,6 +39,35 @@ func TestJobspecs(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The configuration that bridge.hcl renders holds what drover bridge knows; the files that it names are in the container.
+func TestBridge_configuration(t *testing.T) {
+	body, err := os.ReadFile("bridge.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := jobspec2.ParseWithConfig(&jobspec2.ParseConfig{Path: "bridge.hcl", Body: body, Strict: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "bridge.hcl")
+	for _, template := range job.TaskGroups[0].Tasks[0].Templates {
+		if *template.DestPath == "local/bridge.hcl" {
+			if err := os.WriteFile(path, []byte(*template.EmbeddedTmpl), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	config, err := serve.Load(path)
+	for mistake := range strings.Lines(fmt.Sprint(err)) {
+		if !strings.Contains(mistake, "that exists") && !strings.Contains(mistake, "that can be read") {
+			t.Error(mistake)
+		}
+	}
+	if config.Nomad.TokenFile != "/secrets/nomad.token" || config.Listen.BBS != "0.0.0.0:8889" {
+		t.Errorf("got %+v", config)
 	}
 }
 

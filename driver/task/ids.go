@@ -85,11 +85,12 @@ func (p *idPool) Release(containerID string) error {
 		return err
 	}
 	defer unlock()
-	found, err := filepath.Glob(filepath.Join(p.dir, "*", containerID))
+	found, err := fs.Glob(os.DirFS(p.dir), "*/"+containerID)
 	if err != nil {
 		return fmt.Errorf("release user ids: %w", err)
 	}
-	for _, file := range found {
+	for _, name := range found {
+		file := filepath.Join(p.dir, name)
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("release user ids: %w", err)
 		}

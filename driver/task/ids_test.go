@@ -2,6 +2,7 @@ package task
 
 import (
 	"errors"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -10,7 +11,7 @@ import (
 )
 
 func TestIDPool(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "state[1]*") // names mean nothing
 	ids := IDs{HostBase: 1 << 20, Size: 1 << 16, Count: 2}
 	pool, err := openIDPool(dir, ids)
 	if err != nil {
