@@ -9,8 +9,11 @@ package logs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,24 +100,41 @@ func (r *Reader) readStream(ctx context.Context, alloc *api.AllocationListStub, 
 		seen = &progress{name: alloc.Name}
 		r.read[key] = seen
 	}
-	full := &api.Allocation{ID: alloc.ID, NodeID: alloc.NodeID, Namespace: alloc.Namespace}
-	query := (&api.QueryOptions{}).WithContext(ctx)
-	frames, failed := r.client.AllocFS().Logs(full, false, r.task, kind, api.OriginStart, seen.offset, ctx.Done(), query)
+	output, err := r.open(ctx, alloc.ID, kind, seen.offset)
+	if isNotFound(err) {
+		return nil // not written yet, or collected already
+	}
+	if err != nil {
+		return fmt.Errorf("read output of %s: %w", alloc.Name, err)
+	}
+	defer func() { _ = output.Close() }() // it was read to its end, or its failure is known
+	buffer := make([]byte, 32<<10)
 	for {
-		select {
-		case frame, open := <-frames:
-			if !open {
-				return nil
-			}
-			seen.offset += int64(len(frame.Data))
-			seen.rest = r.print(alloc.Name, kind, append(seen.rest, frame.Data...))
-		case err := <-failed:
-			if strings.Contains(err.Error(), "404") {
-				return nil // not written yet, or collected already
-			}
+		n, err := output.Read(buffer)
+		seen.offset += int64(n)
+		seen.rest = r.print(alloc.Name, kind, append(seen.rest, buffer[:n]...))
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("read output of %s: %w", alloc.Name, err)
 		}
 	}
+}
+
+// open asks for what an allocation has written since offset. It asks by our own connections: Nomad's client has a call
+// for logs too, but that makes a connection of its own each time and leaves it open, and Nomad allows a hundred.
+func (r *Reader) open(ctx context.Context, alloc, kind string, offset int64) (io.ReadCloser, error) {
+	query := (&api.QueryOptions{Params: map[string]string{
+		"task": r.task, "type": kind, "origin": api.OriginStart, "offset": strconv.FormatInt(offset, 10),
+		"follow": "false", "plain": "true",
+	}}).WithContext(ctx)
+	return r.client.Raw().Response("/v1/client/fs/logs/"+alloc, query)
+}
+
+func isNotFound(err error) bool {
+	var unexpected api.UnexpectedResponseError
+	return errors.As(err, &unexpected) && unexpected.StatusCode() == http.StatusNotFound
 }
 
 // print prints whole lines and returns what is left.
