@@ -129,6 +129,9 @@ func (d *demo) print(format string, args ...any) {
 
 func (d *demo) pushNode(ctx context.Context) error {
 	source := filepath.Join(d.dir, "sample-app")
+	if err := os.RemoveAll(source); err != nil { // of a demo that failed
+		return fmt.Errorf("write the sample app: %w", err)
+	}
 	if err := os.CopyFS(source, bundle.SampleNodeApp()); err != nil {
 		return fmt.Errorf("write the sample app: %w", err)
 	}
