@@ -51,6 +51,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 func (d *Driver) facts(ctx context.Context) probe.Facts {
 	facts := probe.Gather(ctx, d.node.Shim)
 	facts.Enabled, facts.Version = d.config.Enabled, driver.Version
+	facts.Seccomp = facts.Seccomp && d.node.Seccomp != "off"
 	for _, name := range slices.Sorted(maps.Keys(d.node.Stacks)) {
 		dir := d.node.Stacks[name].RootFS
 		if info, err := os.Stat(dir); dir != "" && (err != nil || !info.IsDir()) {

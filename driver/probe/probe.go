@@ -21,7 +21,8 @@ type Facts struct {
 	MissingControllers []string
 	// MaxUserNamespaces is the kernel's limit; 0 forbids user namespaces.
 	MaxUserNamespaces int
-	Seccomp           bool
+	// Seccomp says that the kernel filters system calls and that the operator has not switched it off.
+	Seccomp bool
 	// Shim is the shim's path, ShimVersion its answer; ShimError says why there is none.
 	Shim        string
 	ShimVersion string
@@ -100,6 +101,9 @@ func attributes(f Facts) map[string]string {
 		"driver.drover.userns":  flag(f.MaxUserNamespaces > 0),
 		"driver.drover.idmap":   flag(idMappedLayers(f.Kernel)),
 		"driver.drover.seccomp": flag(f.Seccomp),
+		// What containers write is not limited, and no AppArmor profile is loaded, by any version so far.
+		"driver.drover.quota":    flag(false),
+		"driver.drover.apparmor": flag(false),
 	}
 	if f.ShimVersion != "" {
 		a["driver.drover.shim"] = f.ShimVersion
