@@ -69,7 +69,7 @@ func Open(options Options) (*Store, error) {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	s.transport = &guard{inner: base, plain: slices.Clone(options.Insecure)}
-	s.client = &http.Client{Transport: base}
+	s.client = &http.Client{Transport: base, CheckRedirect: noDowngrade}
 	if err := s.openStaging(); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}

@@ -71,6 +71,20 @@ func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
+// noDowngrade refuses redirects that end encryption, and those without end.
+func noDowngrade(next *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("%w: more than %d redirects", ErrRefused, maxRedirects)
+	}
+	if via[0].URL.Scheme == "https" && next.URL.Scheme != "https" {
+		return fmt.Errorf("%w: a redirect from https to %s", ErrRefused, next.URL.Scheme)
+	}
+	return nil
+}
+
+// maxRedirects is how many are followed.
+const maxRedirects = 10
+
 // guard is what requests to registries pass, redirected ones too.
 type guard struct {
 	inner http.RoundTripper

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,5 +99,18 @@ func TestOpen_readsCertificates(t *testing.T) {
 	}
 	if _, err := newTransport(driver.TLSFiles{CA: empty}); err == nil || !strings.Contains(err.Error(), "empty.pem") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestFetch_redirectToPlain(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Bool
+	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Store(true) }))
+	t.Cleanup(plain.Close)
+	server, files := mutual(t, http.RedirectHandler(plain.URL, http.StatusFound))
+	s := open(t, func(o *Options) { o.TLS = files })
+	_, err := s.Fetch(t.Context(), Archive{URL: server.URL + "/droplet"}, nil)
+	if !errors.Is(err, ErrRefused) || IsTemporary(err) || asked.Load() {
+		t.Errorf("got %v, asked in plain: %v", err, asked.Load())
 	}
 }
