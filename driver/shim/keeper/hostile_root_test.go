@@ -4,6 +4,7 @@ package keeper_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -201,4 +202,29 @@ func TestStop_bySignalsThatDoNotExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.sees(b.out, "got SIGTERM")
+}
+
+// An agent may have been started with files that it knows nothing of.
+func TestShim_keepsInheritedFilesToItself(t *testing.T) {
+	leak, err := unix.Dup(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(leak) })
+	b := newBox(t, "then", "--", "ls", "/proc/self/fd", "--", "echo", "listed", "--", "sleep", "60").start()
+	b.sees(b.out, "listed")
+	for name := range strings.Lines(b.out.String()) {
+		if name = strings.TrimSpace(name); name != "listed" && len(name) > 1 {
+			t.Errorf("the container has descriptor %s", name)
+		}
+	}
+	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", b.signalShim(0), leak))
+	if errors.Is(err, os.ErrNotExist) {
+		return // something on the way has closed it
+	}
+	_, after, found := strings.Cut(string(info), "flags:")
+	var flags int
+	if _, err := fmt.Sscanf(after, "%o", &flags); !found || err != nil || flags&unix.O_CLOEXEC == 0 {
+		t.Errorf("the shim would hand it on: %s", info)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"sync"
@@ -77,6 +78,10 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 		mains: map[*runc.Running]bool{}, cancelWork: func() {},
 	}
 	k.events.init(k.dir)
+	// Whatever the agent's parents left open is not for the programs that this one starts.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		log.Warn("cannot keep inherited descriptors to ourselves", "error", err)
+	}
 	// A shim ends with its task and not before. Caught, and not ignored: that would be inherited by the container.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	listener, err := k.start()
