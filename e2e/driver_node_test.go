@@ -226,7 +226,7 @@ func (n *driverNode) start(t *testing.T, job *nomad.Job) *nomad.Allocation {
 	}
 	t.Cleanup(func() { n.purge(t, *job.ID) })
 	var alloc *nomad.Allocation
-	eventually(t, 15*time.Second, "the job is not placed", func() (bool, string) {
+	eventually(t, 45*time.Second, "the job is not placed", func() (bool, string) {
 		list, _, err := n.cluster.Nomad.Jobs().Allocations(*job.ID, true, nil)
 		if err != nil || len(list) == 0 {
 			return false, fmt.Sprint(err)
@@ -261,7 +261,7 @@ func (n *driverNode) task(alloc *nomad.Allocation) (*nomad.TaskState, error) {
 func (n *driverNode) await(t *testing.T, alloc *nomad.Allocation, state string) *nomad.TaskState {
 	t.Helper()
 	var got *nomad.TaskState
-	eventually(t, 40*time.Second, "the task is not "+state, func() (bool, string) {
+	eventually(t, 90*time.Second, "the task is not "+state, func() (bool, string) {
 		var err error
 		if got, err = n.task(alloc); err != nil {
 			return false, err.Error()

@@ -164,7 +164,7 @@ func checkKill(t *testing.T, n *driverNode, config map[string]any) {
 	if end := event(state, nomad.TaskTerminated).Details; end["exit_code"] != "137" || end["signal"] != "9" || end["oom_killed"] != "false" {
 		t.Errorf("ended with %v, want 137 by signal 9", end)
 	}
-	if took := time.Since(began); took < time.Second || took > 8*time.Second {
+	if took := time.Since(began); took < time.Second || took > 25*time.Second {
 		t.Errorf("was killed after %v, want after kill_timeout, 1s", took)
 	}
 }
