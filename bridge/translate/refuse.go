@@ -1,6 +1,14 @@
 package translate
 
-import "code.cloudfoundry.org/bbs/models"
+import (
+	"path"
+
+	"code.cloudfoundry.org/bbs/models"
+)
+
+// sshd is the lifecycle's ssh server. It is not there yet, and beside an app in a codependent action it would end the
+// app: better to say so when the app is desired.
+const sshd = "diego-sshd"
 
 // maxActionDepth bounds how deep an action tree may be.
 const maxActionDepth = 32
@@ -24,6 +32,9 @@ func refuseAction(action *models.Action, depth int) error {
 	}
 	if run := action.RunAction; run != nil && len(run.VolumeMountedFiles) > 0 {
 		return Refuse("action", "volume_mounted_files of a run action are not supported yet")
+	}
+	if run := action.RunAction; run != nil && path.Base(run.Path) == sshd {
+		return Refuse("action", "%s is not supported yet; set allow_app_ssh_access: false in Cloud Controller's configuration, or disable-ssh for the app", sshd)
 	}
 	for _, child := range children(action) {
 		if err := refuseAction(child, depth-1); err != nil {
