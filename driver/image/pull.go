@@ -51,7 +51,7 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *Auth, progress func(
 	}
 	p := &pull{store: s, ref: parsed}
 	p.puller, err = remote.NewPuller(
-		remote.WithTransport(s.transport), remote.WithAuth(authenticator(parsed, auth)), remote.WithUserAgent("drover"), remote.WithJobs(parallel),
+		remote.WithTransport(s.transport.of(parsed.Context().RegistryStr())), remote.WithAuth(authenticator(parsed, auth)), remote.WithUserAgent("drover"), remote.WithJobs(parallel),
 		remote.WithRetryBackoff(remote.Backoff{Duration: s.tune.backoff, Factor: 2, Jitter: 0.1, Steps: 3}))
 	if err != nil {
 		return nil, explain("image "+ref, err)

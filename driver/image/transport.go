@@ -89,6 +89,13 @@ const maxRedirects = 10
 type guard struct {
 	inner http.RoundTripper
 	plain []string
+	// home is the registry of the image that is pulled; empty for none yet.
+	home string
+}
+
+// of returns a guard for the pull of an image of a registry.
+func (g *guard) of(registry string) *guard {
+	return &guard{inner: g.inner, plain: g.plain, home: registry}
 }
 
 // limitKey is the key of a context's bound for the size of answers.
@@ -99,8 +106,12 @@ func withLimit(ctx context.Context, limit int64) context.Context {
 	return context.WithValue(ctx, limitKey{}, limit)
 }
 
-// RoundTrip refuses plain http where it is not allowed, and bounds the answer.
+// RoundTrip refuses plain http where it is not allowed, and the node's own services to the redirects of strangers, and
+// bounds the answer.
 func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
+	if host := request.URL.Host; g.home != "" && isLoopback(host) && !isLoopback(g.home) && !slices.Contains(g.plain, host) {
+		return nil, fmt.Errorf("%w: registry %s points at %s, which is this node's own", ErrRefused, g.home, host)
+	}
 	if request.URL.Scheme != "https" && !g.plainAllowed(request.URL.Host) {
 		return nil, fmt.Errorf("%w: %s does not speak https; an operator can list it as an insecure registry", ErrRefused, request.URL.Host)
 	}
@@ -115,9 +126,11 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 func (g *guard) plainAllowed(host string) bool {
-	if slices.Contains(g.plain, host) {
-		return true
-	}
+	return slices.Contains(g.plain, host) || isLoopback(host)
+}
+
+// isLoopback says whether a host, with or without a port, is this node by its words.
+func isLoopback(host string) bool {
 	name := host
 	if only, _, err := net.SplitHostPort(host); err == nil {
 		name = only
@@ -126,7 +139,7 @@ func (g *guard) plainAllowed(host string) bool {
 		return true
 	}
 	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
-	return err == nil && ip.IsLoopback()
+	return err == nil && ip.Unmap().IsLoopback()
 }
 
 // bounded is a body that fails when it is larger than allowed.

@@ -114,3 +114,40 @@ func TestFetch_redirectToPlain(t *testing.T) {
 		t.Errorf("got %v, asked in plain: %v", err, asked.Load())
 	}
 }
+
+func TestGuard_redirectsToTheNode(t *testing.T) {
+	t.Parallel()
+	answers := func(*http.Request) (*http.Response, error) { return httptest.NewRecorder().Result(), nil }
+	g := &guard{inner: roundTrip(answers), plain: []string{"127.0.0.1:5000"}}
+	for _, test := range []struct {
+		home, url string
+		want      bool
+	}{
+		{"registry.example.com", "https://registry.example.com/v2/", true},
+		{"registry.example.com", "https://blobs.example.com/b", true},
+		{"registry.example.com", "http://127.0.0.1:4646/v1/agent/self", false},
+		{"registry.example.com", "https://localhost:8500/v1/kv", false},
+		{"registry.example.com", "http://[::1]:4646/", false},
+		{"registry.example.com", "http://[::ffff:127.0.0.1]:4646/", false},
+		{"registry.example.com", "http://127.0.0.1:5000/v2/", true}, // the operator lists it
+		{"127.0.0.1:5001", "http://127.0.0.1:5001/v2/", true},
+		{"localhost:5001", "http://127.0.0.1:5001/v2/", true},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, test.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := g.of(test.home).RoundTrip(request)
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+		if (err == nil) != test.want || err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("%s asks for %s: %v", test.home, test.url, err)
+		}
+	}
+}
+
+// roundTrip makes a transport of a function.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
