@@ -96,8 +96,16 @@ func (n *driverNode) mountImages(t *testing.T, mb int) {
 	if err := os.Mkdir(n.imageDir(), 0o711); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", n.imageDir(), "tmpfs", 0, fmt.Sprintf("size=%dm,mode=711", mb)); err != nil {
-		t.Fatalf("mount tmpfs: %v", err)
+	// A disk image, and no tmpfs: kernels before 6.3 map no ids there.
+	disk := n.imageDir() + ".ext4"
+	for _, args := range [][]string{
+		{"truncate", "-s", fmt.Sprintf("%dM", mb), disk},
+		{"mkfs.ext4", "-q", "-m", "0", "-E", "root_owner=0:0", disk},
+		{"mount", "-o", "loop", disk, n.imageDir()},
+	} {
+		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(n.imageDir(), 0); err != nil {
