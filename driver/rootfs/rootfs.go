@@ -15,6 +15,11 @@
 // have the attribute user.overlay.opaque. Of the attributes of a directory that is in several layers the topmost
 // layer's count; so a layer that adds /home/vcap/app must own /home the way the stack does.
 //
+// They are mounted volatile, too: what a container writes to its own files ends with it, and need not outlive a crash of
+// the host. Otherwise the kernel would write back the host's whole file system, whatever else is on it, each time that a
+// container ends. Calls of fsync on such files succeed at once; in directories that are bound into the container, which
+// may outlive it, they do what they say. A directory that was mounted so is never mounted again.
+//
 // Modes: the directories above the state directory must let the container's root walk through them (o+x), for its
 // init opens the target by its path; layers need no such thing, since they are opened by the caller, who is root.
 //
@@ -79,7 +84,7 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 		}
 		lower[len(lower)-1-n] = "l/" + name
 	}
-	options := "userxattr,lowerdir=" + strings.Join(lower, ":") + ",upperdir=disk/upper,workdir=disk/work"
+	options := "userxattr,volatile,lowerdir=" + strings.Join(lower, ":") + ",upperdir=disk/upper,workdir=disk/work"
 	return target, overlay(dir, options)
 }
 
