@@ -44,9 +44,10 @@ func V2() bool {
 
 // Group is one control group path in all hierarchies.
 type Group struct {
-	path string
-	v2   bool
-	root string
+	path   string
+	v2     bool
+	root   string
+	mounts []string // of the hierarchies, each once; v1 only
 }
 
 // At returns the group at a path relative to the hierarchies' mount points, such as "/nomad/<scope>".
@@ -55,7 +56,11 @@ func At(path string) (Group, error) {
 	if path == "" || clean == "/" || slices.Contains(strings.Split(path, "/"), "..") {
 		return Group{}, fmt.Errorf("cgroup path %q: want a path below the root", path)
 	}
-	return Group{path: clean, v2: V2(), root: Root}, nil
+	g := Group{path: clean, v2: V2(), root: Root}
+	if !g.v2 {
+		g.mounts = hierarchies(g.root)
+	}
+	return g, nil
 }
 
 // Path returns the group's path relative to the mount points.
@@ -76,16 +81,23 @@ func (g Group) candidates() []string {
 	if g.v2 {
 		return []string{filepath.Join(g.root, g.path)}
 	}
-	var dirs, seen []string
-	for _, name := range append(controllers(), "cpuset", "systemd", "unified") {
-		mount, err := filepath.EvalSymlinks(filepath.Join(g.root, name))
-		if err != nil || slices.Contains(seen, mount) {
-			continue
-		}
-		seen = append(seen, mount)
-		dirs = append(dirs, filepath.Join(mount, g.path))
+	dirs := make([]string, len(g.mounts))
+	for n, mount := range g.mounts {
+		dirs[n] = filepath.Join(mount, g.path)
 	}
 	return dirs
+}
+
+// hierarchies lists where cgroup v1's hierarchies are mounted; several controllers may share one.
+func hierarchies(root string) []string {
+	var mounts []string
+	for _, name := range append(controllers(), "cpuset", "systemd", "unified") {
+		mount, err := filepath.EvalSymlinks(filepath.Join(root, name))
+		if err == nil && !slices.Contains(mounts, mount) {
+			mounts = append(mounts, mount)
+		}
+	}
+	return mounts
 }
 
 func (g Group) dir(controller string) string {
