@@ -50,7 +50,8 @@ type keeper struct {
 	logs      *logs
 	log       *slog.Logger
 	started   time.Time
-	lifeline  *os.File // while it is open, the reaper of a container with Work knows that we live
+	joined    chan error // gives whether this process is in its own cgroup
+	lifeline  *os.File   // while it is open, the reaper of a container with Work knows that we live
 
 	events events
 
@@ -143,7 +144,7 @@ func (k *keeper) finish() error {
 	if k.wish.Work != nil {
 		k.emit(endedEvent(k.exit))
 	}
-	k.undo()
+	k.release()
 	err := k.dir.SetExit(k.exit)
 	if err != nil {
 		k.log.Error("cannot write how the task ended", "error", err)
@@ -153,12 +154,19 @@ func (k *keeper) finish() error {
 	return err
 }
 
-// undo lets go of what the container had; what fails here, Destroy does again.
+// undo ends a container that could not be started.
 func (k *keeper) undo() {
 	if k.container != nil {
 		if err := k.killAll(); err != nil {
 			k.log.Warn("cannot end the container", "error", err)
 		}
+	}
+	k.release()
+}
+
+// release lets go of what the container had, once its processes have ended; what fails here, Destroy does again.
+func (k *keeper) release() {
+	if k.container != nil {
 		if err := k.container.Destroy(); err != nil {
 			k.log.Warn("cannot remove the container", "error", err)
 		}

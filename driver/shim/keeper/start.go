@@ -61,9 +61,9 @@ func (k *keeper) detach() error {
 		return err
 	}
 	k.group = group
-	if err := own.Join(os.Getpid()); err != nil {
-		return err
-	}
+	// To move a process the kernel first waits for every processor, some ten milliseconds. Others can be used meanwhile.
+	k.joined = make(chan error, 1)
+	go func() { k.joined <- own.Join(os.Getpid()) }()
 	if err := k.killAll(); err != nil { // what an earlier start may have left
 		return fmt.Errorf("clean the task's cgroup: %w", err)
 	}
@@ -95,6 +95,9 @@ func (k *keeper) create() error {
 		State: k.dir.Runc(), ID: k.wish.ID, Spec: spec, CpusetCgroup: k.wish.CpusetCgroup,
 	})
 	if err != nil {
+		return err
+	}
+	if err := <-k.joined; err != nil {
 		return err
 	}
 	process := runc.Process{Spec: spec.Process, Init: true, Stdout: k.logs.stdout, Stderr: k.logs.stderr}
