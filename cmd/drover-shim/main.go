@@ -23,13 +23,11 @@ import (
 	"net"
 	"os"
 
+	"drover/driver"
 	"drover/driver/runc"
 	"drover/driver/shim/keeper"
 	"drover/driver/unpack"
 )
-
-// version is set by the linker.
-var version = "dev"
 
 // init is libcontainer's way into a container that is being made: before main, before flags, before goroutines.
 func init() {
@@ -52,7 +50,7 @@ func main() {
 func run(ctx context.Context, args []string, log *slog.Logger) error {
 	switch {
 	case len(args) == 1 && args[0] == "version":
-		_, err := fmt.Fprintln(os.Stdout, version)
+		_, err := fmt.Fprintln(os.Stdout, driver.Version)
 		return err
 	case len(args) == 2 && args[0] == "run":
 		return keeper.Run(ctx, args[1], log)
