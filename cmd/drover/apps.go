@@ -68,18 +68,18 @@ func newPSCommand() *cobra.Command {
 
 func printApps(ctx context.Context, out io.Writer, session *apps.Session, list []recipe.App) error {
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "APP\tINSTANCE\tSTATE\tSINCE\tMEMORY\tDETAILS")
+	_, _ = fmt.Fprintln(table, "APP\tINSTANCE\tSTATE\tSINCE\tMEMORY\tADDRESS\tDETAILS")
 	for _, app := range list {
 		instances, err := session.Instances(ctx, app)
 		if err != nil {
 			return err
 		}
 		if len(instances) == 0 {
-			_, _ = fmt.Fprintf(table, "%s\t-\tSTOPPED\t-\t%dM\t\n", app.Name, app.MemoryMB)
+			_, _ = fmt.Fprintf(table, "%s\t-\tSTOPPED\t-\t%dM\t\t\n", app.Name, app.MemoryMB)
 		}
 		for _, instance := range instances {
-			_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%dM\t%s\n", app.Name, instance.Index, instance.State,
-				instance.Since.Format(time.DateTime), app.MemoryMB, instance.Details)
+			_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%dM\t%s\t%s\n", app.Name, instance.Index, instance.State,
+				instance.Since.Format(time.DateTime), app.MemoryMB, instance.Address, instance.Details)
 		}
 	}
 	return table.Flush()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strconv"
 	"sync"
@@ -141,9 +142,11 @@ func (s *Session) Scale(ctx context.Context, name string, instances int32) (reci
 
 // Instance is an instance of an app for people.
 type Instance struct {
-	Index   int32
-	State   string
-	Since   time.Time
+	Index int32
+	State string
+	Since time.Time
+	// Address is host:port of the first port where the instance is reached, empty while it has none.
+	Address string
 	Details string
 	// GUID is new with each start of a container.
 	GUID string
@@ -163,10 +166,18 @@ func (s *Session) Instances(ctx context.Context, app recipe.App) ([]Instance, er
 			details = lrp.CrashReason
 		}
 		list = append(list, Instance{
-			Index: lrp.Index, State: controller.State(lrp), Since: time.Unix(0, lrp.Since), Details: details, GUID: lrp.InstanceGuid,
+			Index: lrp.Index, State: controller.State(lrp), Since: time.Unix(0, lrp.Since),
+			Address: address(lrp), Details: details, GUID: lrp.InstanceGuid,
 		})
 	}
 	return list, nil
+}
+
+func address(lrp *models.ActualLRP) string {
+	if lrp.Address == "" || len(lrp.Ports) == 0 {
+		return ""
+	}
+	return net.JoinHostPort(lrp.Address, strconv.FormatUint(uint64(lrp.Ports[0].HostPort), 10))
 }
 
 // URLs are the addresses of an app's healthy instances, as Consul knows them.

@@ -1,9 +1,10 @@
 // Package logs shows what the containers of an LRP or a Task wrote, by asking Nomad for it.
 //
 // A Reader remembers how far it has read each instance's output. Read prints what is new since the last call, whole
-// lines only; Follow reads again and again. Lines look as the cf command prints them:
+// lines only; Follow reads again and again. Lines look as the cf command prints them, without a time: Nomad keeps none,
+// and the time of reading would be a lie.
 //
-//	2026-01-02T15:04:05.00 [APP/PROC/WEB/0] OUT listening on 8080
+//	[APP/PROC/WEB/0] OUT listening on 8080
 package logs
 
 import (
@@ -31,7 +32,6 @@ type Reader struct {
 	// source names an instance in the output, from its index.
 	source func(index int) string
 	out    io.Writer
-	now    func() time.Time
 	read   map[stream]*progress
 }
 
@@ -50,7 +50,7 @@ type progress struct {
 
 // New returns a Reader of a task in a job, which prints to out.
 func New(client *api.Client, job, task string, source func(index int) string, out io.Writer) *Reader {
-	return &Reader{client: client, job: job, task: task, source: source, out: out, now: time.Now, read: map[stream]*progress{}}
+	return &Reader{client: client, job: job, task: task, source: source, out: out, read: map[stream]*progress{}}
 }
 
 // Follow prints what is there and what comes until ctx ends, then once more what is there by then.
@@ -150,12 +150,11 @@ func (r *Reader) print(name, kind string, text []byte) []byte {
 }
 
 func (r *Reader) line(name, kind string, line []byte) {
-	stamp := r.now().UTC().Format("2006-01-02T15:04:05.00")
 	channel := "OUT"
 	if kind == api.FSLogNameStderr {
 		channel = "ERR"
 	}
-	_, _ = fmt.Fprintf(r.out, "%s [%s] %s %s\n", stamp, r.source(index(name)), channel, printable(line))
+	_, _ = fmt.Fprintf(r.out, "[%s] %s %s\n", r.source(index(name)), channel, printable(line))
 }
 
 // Flush prints unfinished lines too; call it when there is nothing to finish them.
