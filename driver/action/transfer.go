@@ -6,7 +6,6 @@ import (
 	"crypto/sha1" //nolint:gosec // Diego's checksums
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -319,27 +318,9 @@ func temporary(err error) bool {
 
 // newClient makes a client with the platform's credentials. Its certificate authorities are added to the system's.
 func newClient(files driver.TLSFiles) (*http.Client, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if files.CA != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		pem, err := os.ReadFile(files.CA)
-		if err != nil {
-			return nil, fmt.Errorf("read certificate authorities: %w", err)
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate", files.CA)
-		}
-		config.RootCAs = pool
-	}
-	if files.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-		if err != nil {
-			return nil, fmt.Errorf("read client certificate: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
+	config, err := files.Client()
+	if err != nil {
+		return nil, err
 	}
 	return &http.Client{
 		CheckRedirect: noDowngrade,

@@ -2,14 +2,11 @@ package image
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -20,29 +17,9 @@ import (
 
 // newTransport makes the HTTP transport for registries and archives.
 func newTransport(files driver.TLSFiles) (*http.Transport, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if files.CA != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		pem, err := os.ReadFile(files.CA)
-		if err != nil {
-			return nil, fmt.Errorf("read certificate authority: %w", err)
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate authority %s holds no PEM certificate", files.CA)
-		}
-		config.RootCAs = pool
-	}
-	if files.Cert != "" {
-		if _, err := tls.LoadX509KeyPair(files.Cert, files.Key); err != nil {
-			return nil, fmt.Errorf("read client certificate: %w", err)
-		}
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(files.Cert, files.Key) // again each time: it may have been renewed
-			return &pair, err
-		}
+	config, err := files.Client()
+	if err != nil {
+		return nil, err
 	}
 	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second, Control: refuseLinkLocal}
 	return &http.Transport{
