@@ -14,6 +14,10 @@ import (
 // directory is not visible in the container.
 const RunInfoFile = "private/run_info"
 
+// NodeIPEnv names the variable by which the bridge's jobs tell the node's address, which Nomad gives to no driver of a task
+// without ports. It is for the driver: an app does not see it.
+const NodeIPEnv = "DROVER_NODE_IP"
+
 // Kinds of RunInfo.Definition.
 const (
 	KindLRP  = "lrp"

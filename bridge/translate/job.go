@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"code.cloudfoundry.org/bbs/models"
+
+	"drover/driver"
 )
 
 const (
@@ -65,6 +67,7 @@ func newTask(secrets []Secret, options Options, need *api.Resources) *api.Task {
 		Name:        TaskName,
 		Driver:      Driver,
 		Config:      map[string]any{"run_info": true},
+		Env:         map[string]string{driver.NodeIPEnv: "${attr.unique.network.ip-address}"},
 		Templates:   []*api.Template{runInfoTemplate(secrets)},
 		Resources:   need,
 		KillSignal:  "SIGTERM",

@@ -39,6 +39,9 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 		req.DNS = &task.DNS{Servers: cfg.DNS.Servers, Searches: cfg.DNS.Searches, Options: cfg.DNS.Options}
 	}
 	addResources(&req, cfg.Resources)
+	if req.HostIP == "" && req.Wish.RunInfo {
+		req.HostIP = cfg.Env[driver.NodeIPEnv]
+	}
 	return req, nil
 }
 

@@ -25,6 +25,31 @@ func taskOf(t *testing.T, change func(*drivers.TaskConfig)) *drivers.TaskConfig 
 	return cfg
 }
 
+func TestRequest_takesTheNodesAddressFromTheBridge(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		runInfo bool
+		want    string
+	}{
+		{"work of the bridge knows its node without a port", true, "192.0.2.7"},
+		{"a hand-written job says nothing of the kind", false, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			cfg := taskOf(t, func(c *drivers.TaskConfig) { c.Env = map[string]string{driver.NodeIPEnv: "192.0.2.7"} })
+			if err := cfg.EncodeConcreteDriverConfig(&taskConfig{RunInfo: row.runInfo}); err != nil {
+				t.Fatal(err)
+			}
+			req, err := request(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if req.HostIP != row.want {
+				t.Errorf("HostIP = %q, want %q", req.HostIP, row.want)
+			}
+		})
+	}
+}
+
 func TestRequest(t *testing.T) {
 	cfg := taskOf(t, func(c *drivers.TaskConfig) {
 		c.NetworkIsolation = &drivers.NetworkIsolationSpec{Mode: drivers.NetIsolationModeGroup, Path: "/run/netns/a"}
