@@ -264,8 +264,7 @@ func (g Group) holds(pid int) bool {
 
 // Kill ends every process of the group and waits until they are gone, at most until the context's end.
 func (g Group) Kill(ctx context.Context) error {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
+	var again retry
 	for {
 		pids, err := g.PIDs()
 		if err != nil {
@@ -281,10 +280,8 @@ func (g Group) Kill(ctx context.Context) error {
 		if err := g.killOnce(); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !again.wait(ctx) {
 			return fmt.Errorf("kill cgroup %s: %w: %v", g.path, ErrBusy, pids)
-		case <-tick.C:
 		}
 	}
 }
@@ -328,17 +325,28 @@ func (g Group) Remove() error {
 
 // RemoveSoon removes the group as Remove does, and tries again while the kernel still lets go of its last processes.
 func (g Group) RemoveSoon(ctx context.Context) error {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
+	var again retry
 	for {
 		err := g.Remove()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
+		if err == nil || !again.wait(ctx) {
 			return err
-		case <-tick.C:
 		}
+	}
+}
+
+// retry waits between tries, ever longer: the kernel is through with most processes in a fraction of a millisecond, and
+// tells nobody.
+type retry struct{ last time.Duration }
+
+// wait reports false when the context ended first.
+func (r *retry) wait(ctx context.Context) bool {
+	r.last = min(max(2*r.last, 100*time.Microsecond), 5*time.Millisecond)
+	timer := time.NewTimer(r.last)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
