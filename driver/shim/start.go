@@ -42,13 +42,17 @@ func Start(ctx context.Context, shimPath, dir string, c driver.Container) (*Clie
 	if err := writeJSON(dir, containerFile, c); err != nil {
 		return nil, err
 	}
-	if err := spawn(ctx, shimPath, dir); err != nil {
+	if err := spawn(ctx, shimPath, dir, c); err != nil {
 		return nil, fmt.Errorf("start container %s: %w", c.ID, errors.Join(err, abandon(dir)))
 	}
 	return Connect(dir)
 }
 
-func spawn(ctx context.Context, shimPath, dir string) error {
+func spawn(ctx context.Context, shimPath, dir string, c driver.Container) error {
+	_, group, err := Groups(c)
+	if err != nil {
+		return err
+	}
 	log, err := os.OpenFile(filepath.Join(dir, logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open shim log: %w", err)
@@ -71,7 +75,15 @@ func spawn(ctx context.Context, shimPath, dir string) error {
 	if err != nil {
 		return fmt.Errorf("start shim %s: %w", shimPath, err)
 	}
-	go func() { _ = cmd.Wait() }() // its exit is read from exit.json
+	moved := make(chan struct{})
+	go func() {
+		// The shim does so itself, and tells when it cannot. But it takes the kernel some ten milliseconds to prepare for it,
+		// and those begin here.
+		_ = group.Join(cmd.Process.Pid)
+		close(moved)
+		_ = cmd.Wait() // its exit is read from exit.json
+	}()
+	defer func() { <-moved }() // lest it make a group that was removed
 	defer context.AfterFunc(ctx, func() { _ = report.SetReadDeadline(time.Unix(1, 0)) })()
 	if err := awaitReady(report, dir); err != nil {
 		_ = cmd.Process.Kill()
