@@ -194,7 +194,7 @@ func (f *fetch) try(ctx context.Context, key string, m *meter) error {
 		return err
 	}
 	f.store.log.Info("fetched an archive", "from", Redact(f.archive.URL), "bytes", m.done.Load())
-	return f.store.writeFile(f.recordPath(key), raw)
+	return f.store.writeFile(f.recordPath(key), raw, true)
 }
 
 // both hashes twice, and is read by neither.

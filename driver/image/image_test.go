@@ -440,7 +440,7 @@ func TestReadBlob_verifies(t *testing.T) {
 	s := open(t, nil)
 	digest := digestOf("x")
 	hash := mustHash(t, "sha256:"+digest)
-	if err := s.writeFile(s.blobPath(hash), []byte("something else")); err != nil {
+	if err := s.writeFile(s.blobPath(hash), []byte("something else"), true); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := s.readBlob(hash); ok {

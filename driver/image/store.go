@@ -179,15 +179,15 @@ func (s *Store) writeBlob(digest v1.Hash, raw []byte) error {
 	if old, ok := s.readBlob(digest); ok && bytes.Equal(old, raw) {
 		return nil
 	}
-	return s.writeFile(s.blobPath(digest), raw)
+	return s.writeFile(s.blobPath(digest), raw, true)
 }
 
 func (s *Store) blobPath(digest v1.Hash) string {
 	return filepath.Join(s.options.Dir, "blobs", digest.Algorithm, digest.Hex)
 }
 
-// writeFile writes a file so that it is there whole or not at all.
-func (s *Store) writeFile(path string, raw []byte) error {
+// writeFile writes a file so that it is there whole or not at all; when it is durable, also after a power cut.
+func (s *Store) writeFile(path string, raw []byte, durable bool) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (s *Store) writeFile(path string, raw []byte) error {
 		return err
 	}
 	_, err = file.Write(raw)
-	if err == nil {
+	if err == nil && durable {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err == nil {
@@ -226,7 +226,7 @@ func (s *Store) Lease(owner string, layers []driver.Layer) error {
 	if err != nil {
 		return fmt.Errorf("lease layers for %s: %w", owner, err)
 	}
-	if err := s.writeFile(path, raw); err != nil {
+	if err := s.writeFile(path, raw, false); err != nil { // no owner outlives a power cut
 		return explain("lease layers for "+owner, err)
 	}
 	return nil
