@@ -134,6 +134,9 @@ const (
 	// It grows with the length of the list, because each costs Nomad and us as much.
 	breath        = 50 * time.Millisecond
 	breathPerItem = 50 * time.Microsecond
+	// grace is how long the index is answered from while lists fail: a leader election takes about that long, and a
+	// Cloud Controller does not try again what was answered by 503.
+	grace = 3 * time.Second
 	// retryAfter is how soon a failed list is tried again.
 	retryAfter = 500 * time.Millisecond
 )
@@ -189,6 +192,8 @@ type health struct {
 	ready chan struct{}
 	once  bool
 	err   error
+	// lost is when lists began to fail.
+	lost time.Time
 }
 
 // set notes the result of a list and says whether it is news.
@@ -196,6 +201,9 @@ func (h *health) set(err error) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changed := (h.err == nil) != (err == nil)
+	if changed && err != nil {
+		h.lost = time.Now()
+	}
 	h.err = err
 	if err == nil && !h.once {
 		h.once = true
@@ -215,7 +223,7 @@ func (h *health) wait(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.err != nil {
+	if h.err != nil && time.Since(h.lost) >= grace {
 		return fmt.Errorf("out of touch with nomad: %w", h.err)
 	}
 	return nil
