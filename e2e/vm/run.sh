@@ -7,7 +7,7 @@
 #
 # Needs root (for debootstrap), and the packages debootstrap, e2fsprogs, qemu-system-x86. Without KVM the machine is
 # emulated and slow: a quarter of an hour for everything, and tests whose deadlines are tight may fail on a busy host. Debian's
-# root file system and kernel are kept in the cache (~/.cache/drover/vm); remove that to get newer ones. The machine has
+# root file system and kernel are kept in the cache (~/.cache/drover/vm-…); remove that to get newer ones. The machine has
 # no network and leaves nothing behind. It runs binaries that are built here: where tests build programs, a script in
 # the place of `go` hands them over.
 set -euo pipefail
@@ -15,7 +15,8 @@ cd "$(dirname "$0")/../.."
 
 SUITE=trixie # its kernel maps ids on tmpfs (6.3) and does not tell exit statuses by pidfd (6.15): our fallback is tested
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/drover
-VM=$CACHE/vm
+INCLUDE=linux-image-cloud-amd64,iproute2,iptables,kmod,procps,ca-certificates,containernetworking-plugins,e2fsprogs
+VM=$CACHE/vm-$(sha256sum <<<"$SUITE $INCLUDE" | head -c 8)
 ROOT_PACKAGES="driver/cgroup driver/rootfs driver/unpack driver/image driver/shim driver/shim/keeper"
 [ $# -gt 0 ] || set -- $ROOT_PACKAGES 'e2e:^TestDriver'
 
@@ -32,9 +33,7 @@ trap 'rm -rf "$work"' EXIT
 system() {
 	local root=$work/root
 	echo "vm: making a root file system of Debian $SUITE" >&2
-	debootstrap --variant=minbase \
-		--include=linux-image-cloud-amd64,iproute2,iptables,kmod,procps,ca-certificates,containernetworking-plugins \
-		"$SUITE" "$root" ${MIRROR:+"$MIRROR"} >"$work/debootstrap.log" || { tail "$work/debootstrap.log" >&2; exit 1; }
+	debootstrap --variant=minbase --include="$INCLUDE" "$SUITE" "$root" ${MIRROR:+"$MIRROR"} >"$work/debootstrap.log" || { tail "$work/debootstrap.log" >&2; exit 1; }
 	mkdir -p "$root/w" "$VM"
 	printf '#!/bin/bash\nmount /dev/vdb /w && exec /w/init\n' >"$root/usr/sbin/init"
 	chmod +x "$root/usr/sbin/init"
@@ -120,7 +119,9 @@ guest() {
 [ -e "$VM/root.img" ] || system
 payload "$@"
 image "$work/w" 3G "$work/w.img"
-accel=tcg cpu=Nehalem,-cx16 # QEMU 7.2 emulates cmpxchg16b so that the flags are spoilt
+# QEMU 7.2 emulates cmpxchg16b so that the flags are spoilt, and with a thread for each processor the kernel's patches of
+# its own code are seen half done.
+accel=tcg,thread=single cpu=Nehalem,-cx16
 ! grep -qwE 'vmx|svm' /proc/cpuinfo || [ ! -w /dev/kvm ] || accel=kvm cpu=max
 timeout 3600 qemu-system-x86_64 -accel $accel -cpu $cpu -smp 2 -m 3G -nographic -no-reboot -nic none \
 	-kernel "$VM/kernel" -initrd "$VM/initrd" \
