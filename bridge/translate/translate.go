@@ -125,16 +125,6 @@ func LRPJobID(processGUID string) string { return lrpPrefix + processGUID }
 // TaskJobID returns the id of a Task's job.
 func TaskJobID(guid string) string { return taskPrefix + guid }
 
-// GUIDOfJob returns the guid of an LRP or a Task from the id of its job, and whether it is an LRP; ok is false for
-// jobs that are neither.
-func GUIDOfJob(jobID string) (guid string, lrp, ok bool) {
-	if guid, ok := strings.CutPrefix(jobID, lrpPrefix); ok {
-		return guid, true, true
-	}
-	guid, ok = strings.CutPrefix(jobID, taskPrefix)
-	return guid, false, ok
-}
-
 // maxGUID keeps the paths of variables (nomad/jobs/<job>/<group>/<task>) within Nomad's 128 bytes.
 const maxGUID = 100
 

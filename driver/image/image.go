@@ -117,6 +117,3 @@ type Archive struct {
 	// CacheKey names the archive when its URL's query is different each time.
 	CacheKey string
 }
-
-// Directory returns a directory of files that belong to host ids as a layer.
-func Directory(path string) driver.Layer { return driver.Layer{Dir: path} }
