@@ -142,7 +142,7 @@ func TestSetConfig_worksTwiceAndDoesNothing(t *testing.T) {
 	dir := t.TempDir()
 	d := New(t.Context(), hclog.NewNullLogger())
 	var raw []byte
-	if err := base.MsgPackEncode(&raw, &config{Enabled: true, StateDir: dir + "/state", ImageDir: dir + "/images"}); err != nil {
+	if err := base.MsgPackEncode(&raw, &config{nodeConfig: nodeConfig{Enabled: true, StateDir: dir + "/state"}, imageNode: imageNode{ImageDir: dir + "/images"}}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -181,7 +181,11 @@ readonly_rootfs = true`, &c)
 		Droplet: "https://h/d", DropletChecksum: "sha256:00", Command: "c", Args: []string{"a", "b"}, Entrypoint: []string{"e"},
 		WorkDir: "/w", Hostname: "h", RunInfo: true, PIDsLimit: 5, CPUHardLimit: true, ReadOnlyRootFS: true, User: "vcap",
 	}
-	if diff := cmp.Diff(want, c.wish("vcap")); diff != "" {
+	got, err := c.wish("vcap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

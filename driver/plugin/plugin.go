@@ -65,7 +65,7 @@ func (d *Driver) Capabilities() (*drivers.Capabilities, error) { return capabili
 
 // SetConfig checks and keeps the operator's configuration; it does nothing else.
 func (d *Driver) SetConfig(c *base.Config) error {
-	decoded := config{Enabled: true}
+	decoded := config{nodeConfig: nodeConfig{Enabled: true}}
 	if len(c.PluginConfig) > 0 {
 		if err := base.MsgPackDecode(c.PluginConfig, &decoded); err != nil {
 			return fmt.Errorf("plugin %q: config: %w", Name, err)

@@ -16,6 +16,10 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 	if err := cfg.DecodeDriverConfig(&c); err != nil {
 		return task.Request{}, fmt.Errorf("config: %w", err)
 	}
+	wish, err := c.wish(cfg.User)
+	if err != nil {
+		return task.Request{}, fmt.Errorf("config: %w", err)
+	}
 	if len(cfg.Devices) > 0 {
 		return task.Request{}, errors.New("device: this driver does not give devices to tasks yet")
 	}
@@ -25,7 +29,7 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 	}
 	req := task.Request{
 		ID: cfg.ID, AllocID: cfg.AllocID, TaskName: cfg.Name, JobID: cfg.JobID, AllocDir: cfg.AllocDir,
-		Env: cfg.Env, Wish: c.wish(cfg.User), Mounts: mounts, Stdout: cfg.StdoutPath, Stderr: cfg.StderrPath,
+		Env: cfg.Env, Wish: wish, Mounts: mounts, Stdout: cfg.StdoutPath, Stderr: cfg.StderrPath,
 	}
 	for name := range cfg.DeviceEnv {
 		return task.Request{}, fmt.Errorf("device: this driver does not give devices to tasks yet (%s)", name)

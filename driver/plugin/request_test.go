@@ -18,7 +18,7 @@ func taskOf(t *testing.T, change func(*drivers.TaskConfig)) *drivers.TaskConfig 
 		ID: "a/web/1", AllocID: "a", Name: "web", JobID: "job", AllocDir: "/alloc/a", Env: map[string]string{"A": "b"},
 		StdoutPath: "/o", StderrPath: "/e", User: "vcap",
 	}
-	if err := cfg.EncodeConcreteDriverConfig(&taskConfig{Image: "i"}); err != nil {
+	if err := cfg.EncodeConcreteDriverConfig(&taskConfig{imageTask: imageTask{Image: "i"}}); err != nil {
 		t.Fatal(err)
 	}
 	change(cfg)
@@ -36,7 +36,7 @@ func TestRequest_takesTheNodesAddressFromTheBridge(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			cfg := taskOf(t, func(c *drivers.TaskConfig) { c.Env = map[string]string{driver.NodeIPEnv: "192.0.2.7"} })
-			if err := cfg.EncodeConcreteDriverConfig(&taskConfig{RunInfo: row.runInfo}); err != nil {
+			if err := cfg.EncodeConcreteDriverConfig(&taskConfig{platformTask: platformTask{RunInfo: row.runInfo}}); err != nil {
 				t.Fatal(err)
 			}
 			req, err := request(cfg)

@@ -41,6 +41,14 @@ type Config struct {
 	PullTimeout time.Duration
 	// Seccomp is "default" or "off".
 	Seccomp string
+
+	Process  ProcessConfig
+	Pull     PullConfig
+	Security SecurityConfig
+	Storage  StorageConfig
+	Network  NetworkConfig
+	Disk     DiskConfig
+	Limit    LimitConfig
 }
 
 // Stack is a root file system with a name: an image reference, or a directory of the host.
@@ -114,6 +122,11 @@ func (c Config) Validate() error {
 		wrong("image_pull_timeout: %s must be more than zero", c.PullTimeout)
 	}
 	errs = append(errs, c.IDs.validate(), validateStacks(c.Stacks))
+	for _, part := range []interface{ validate() error }{
+		c.Process, c.Pull, c.Security, c.Storage, c.Network, c.Disk, c.Limit,
+	} {
+		errs = append(errs, part.validate())
+	}
 	return errors.Join(errs...)
 }
 

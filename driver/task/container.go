@@ -70,7 +70,13 @@ func assemble(f facts) (driver.Container, error) {
 	default:
 		c.Process, err = f.process()
 	}
-	return c, err
+	errs := []error{err}
+	for _, apply := range []func(*driver.Container) error{
+		f.applyProcess, f.applyPull, f.applySecurity, f.applyStorage, f.applyNetwork, f.applyDisk, f.applyLimit,
+	} {
+		errs = append(errs, apply(&c))
+	}
+	return c, errors.Join(errs...)
 }
 
 func (f facts) hostname() string {

@@ -31,6 +31,14 @@ type Wish struct {
 	ReadOnlyRootFS bool
 	// User is the jobspec's task.user.
 	User string
+
+	Process  ProcessWish
+	Pull     PullWish
+	Security SecurityWish
+	Storage  StorageWish
+	Network  NetworkWish
+	Disk     DiskWish
+	Limit    LimitWish
 }
 
 // Auth is a registry's user name and password.
@@ -42,6 +50,16 @@ type Auth struct {
 
 // Validate names every wrong field of the wish, and what is allowed.
 func (w Wish) Validate(node Config) error {
+	errs := []error{w.validateSource(node)}
+	for _, part := range []interface{ validate(node Config) error }{
+		w.Process, w.Pull, w.Security, w.Storage, w.Network, w.Disk, w.Limit,
+	} {
+		errs = append(errs, part.validate(node))
+	}
+	return errors.Join(errs...)
+}
+
+func (w Wish) validateSource(node Config) error {
 	if w.RunInfo {
 		return errors.Join(w.validateRunInfo(), w.validateCommon(node))
 	}
