@@ -49,6 +49,8 @@ type RootFS struct {
 	Layers []Layer `json:"layers"`
 	// ReadOnly makes / read-only inside the container.
 	ReadOnly bool `json:"read_only,omitempty"`
+	// Owner, when set, has root's files of the image.
+	Owner *Owner `json:"owner,omitempty"`
 }
 
 // Mount binds a host path into the container.

@@ -32,7 +32,7 @@ func Probe(dir string) (Support, error) {
 	defer func() { _ = unix.Close(tree) }()
 	maps := &idMaps{}
 	defer maps.close()
-	userns, err := maps.get(driver.IDRange{Host: 0, Size: 1}, driver.IDRange{Host: 1 << 30, Size: 1})
+	userns, err := maps.get(idMap{from: driver.IDRange{Host: 0, Size: 1}, to: driver.IDRange{Host: 1 << 30, Size: 1}})
 	if err != nil {
 		return support, err
 	}

@@ -11,6 +11,11 @@
 // nothing stays mounted on the host. The overlay keeps its own references to its layers; their mounts are undone
 // before Mount returns.
 //
+// An image that wrote as root can belong to another user of the container, Owner: in the maps of the image's layers, root
+// and that user change places. So it costs nothing, and containers with different owners share the layers on disk. What
+// is written goes into the container's own directory under the owner's id, as the overlay sees it. A set-user-id program
+// of root's is then one of the owner's, which gives nobody anything; and overlays are mounted nosuid.
+//
 // Overlays are mounted with userxattr: deletions are character devices 0:0, and directories that hide what is below
 // have the attribute user.overlay.opaque. Of the attributes of a directory that is in several layers the topmost
 // layer's count; so a layer that adds /home/vcap/app must own /home the way the stack does.
@@ -56,6 +61,10 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 	if err := check(root); err != nil {
 		return "", err
 	}
+	maps, err := layerMaps(root, ids)
+	if err != nil {
+		return "", err
+	}
 	target = filepath.Join(dir, "rootfs")
 	for _, made := range []struct {
 		name string
@@ -65,22 +74,22 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 			return "", fmt.Errorf("make root file system: %w", err)
 		}
 	}
-	if err := dressUpper(filepath.Join(dir, "disk/upper"), root.Layers[len(root.Layers)-1], ids); err != nil {
+	if err := dressUpper(filepath.Join(dir, "disk/upper"), root.Layers[len(root.Layers)-1], maps[len(maps)-1]); err != nil {
 		return "", err
 	}
-	layers := distinct(root.Layers)
-	maps := &idMaps{}
-	defer maps.close()
+	kept := distinct(root.Layers)
+	users := &idMaps{}
+	defer users.close()
 	links := filepath.Join(dir, "l")
 	if err := unix.Mount("tmpfs", links, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "mode=0700,size=1m"); err != nil {
 		return "", fmt.Errorf("mount layers' mount points: %w", err)
 	}
 	defer func() { err = errors.Join(err, detach(links)) }()
-	lower := make([]string, len(layers)) // topmost first, as overlays want it
-	for n, layer := range layers {
+	lower := make([]string, len(kept)) // topmost first, as overlays want it
+	for n, at := range kept {
 		name := strconv.Itoa(n)
-		if err := bind(layer, ids, filepath.Join(links, name), maps); err != nil {
-			return "", fmt.Errorf("layer %s: %w", layer.Dir, err)
+		if err := bind(root.Layers[at].Dir, maps[at], filepath.Join(links, name), users); err != nil {
+			return "", fmt.Errorf("layer %s: %w", root.Layers[at].Dir, err)
 		}
 		lower[len(lower)-1-n] = "l/" + name
 	}
@@ -104,26 +113,25 @@ func check(root driver.RootFS) error {
 	return nil
 }
 
-// distinct leaves out layers that come again further up, since an overlay takes none twice: whatever the lower one
-// shows, the upper one does.
-func distinct(layers []driver.Layer) []driver.Layer {
-	var kept []driver.Layer
+// distinct gives the places of the layers without those that come again further up, since an overlay takes none twice:
+// whatever the lower one shows, the upper one does.
+func distinct(layers []driver.Layer) []int {
+	var kept []int
 	for n, layer := range layers {
 		if !slices.Contains(layers[n+1:], layer) {
-			kept = append(kept, layer)
+			kept = append(kept, n)
 		}
 	}
 	return kept
 }
 
 // dressUpper gives the writable directory, which lends its attributes to /, those of the topmost layer's root.
-func dressUpper(upper string, layer driver.Layer, ids driver.IDRange) error {
+func dressUpper(upper string, layer driver.Layer, m idMap) error {
 	var stat unix.Stat_t
 	if err := unix.Lstat(layer.Dir, &stat); err != nil {
 		return fmt.Errorf("layer %s: %w", layer.Dir, err)
 	}
-	uid, gid := shifted(stat.Uid, layer.Stored, ids), shifted(stat.Gid, layer.Stored, ids)
-	if err := os.Lchown(upper, int(uid), int(gid)); err != nil {
+	if err := os.Lchown(upper, int(m.host(stat.Uid, m.uid)), int(m.host(stat.Gid, m.gid))); err != nil {
 		return fmt.Errorf("own root file system: %w", err)
 	}
 	if err := unix.Chmod(upper, stat.Mode&0o7777); err != nil {
@@ -132,32 +140,19 @@ func dressUpper(upper string, layer driver.Layer, ids driver.IDRange) error {
 	return nil
 }
 
-// shifted is the host id, in the container's range, of what a layer's file belongs to; root's for strangers.
-func shifted(id uint32, stored, ids driver.IDRange) uint32 {
-	if stored.Size != 0 {
-		if id -= stored.Host; id >= stored.Size { // also when it was below the range
-			id = 0
-		}
-	}
-	if host, ok := ids.HostID(id); ok {
-		return host
-	}
-	return ids.Host
-}
-
 // bind mounts a layer at a short name, through a map of ids where its own differ from the container's.
-func bind(layer driver.Layer, ids driver.IDRange, at string, maps *idMaps) error {
+func bind(dir string, m idMap, at string, users *idMaps) error {
 	if err := os.Mkdir(at, 0o700); err != nil {
 		return err
 	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, layer.Dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
 	defer func() { _ = unix.Close(tree) }()
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
-	if from, to, needed := mapping(layer.Stored, ids); needed {
-		userns, err := maps.get(from, to)
+	if m.needed() {
+		userns, err := users.get(m)
 		if err != nil {
 			return err
 		}
@@ -174,19 +169,6 @@ func bind(layer driver.Layer, ids driver.IDRange, at string, maps *idMaps) error
 		return fmt.Errorf("mount: %w", err)
 	}
 	return nil
-}
-
-// mapping says how ids on disk become ids of the container's range, and whether they differ at all.
-func mapping(stored, ids driver.IDRange) (from, to driver.IDRange, needed bool) {
-	if stored.Size == 0 {
-		stored = driver.IDRange{Host: 0, Size: identitySize}
-	}
-	if ids.Size == 0 {
-		ids = driver.IDRange{Host: 0, Size: identitySize}
-	}
-	size := min(stored.Size, ids.Size)
-	from, to = driver.IDRange{Host: stored.Host, Size: size}, driver.IDRange{Host: ids.Host, Size: size}
-	return from, to, from != to
 }
 
 func unsupported(err error) error {

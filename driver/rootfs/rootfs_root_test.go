@@ -239,7 +239,7 @@ func TestProbe(t *testing.T) {
 func BenchmarkUserNamespace(b *testing.B) {
 	for b.Loop() {
 		maps := &idMaps{}
-		if _, err := maps.get(storedRange(), containerRange()); err != nil {
+		if _, err := maps.get(mapping(storedRange(), containerRange())); err != nil {
 			b.Fatal(err)
 		}
 		maps.close()

@@ -1,6 +1,8 @@
 package rootfs
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"drover/driver"
@@ -29,15 +31,15 @@ func TestMapping(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			from, to, needed := mapping(row.stored, row.ids)
-			if from.Host != row.from || to.Host != row.to || from.Size != row.size || to.Size != row.size || needed != row.needed {
-				t.Errorf("got %v, %v, %v", from, to, needed)
+			m := mapping(row.stored, row.ids)
+			if m.from.Host != row.from || m.to.Host != row.to || m.from.Size != row.size || m.to.Size != row.size || m.needed() != row.needed {
+				t.Errorf("got %+v, %v", m, m.needed())
 			}
 		})
 	}
 }
 
-func TestShifted(t *testing.T) {
+func TestIDMap_host(t *testing.T) {
 	t.Parallel()
 	store, mine := driver.IDRange{Host: 1e9, Size: 65536}, driver.IDRange{Host: 2e9, Size: 65536}
 	for _, row := range []struct {
@@ -52,9 +54,37 @@ func TestShifted(t *testing.T) {
 		{"gives ids without a place to root", 100_000, driver.IDRange{}, mine, 2e9},
 		{"shifts back to host ids", 1e9 + 7, store, driver.IDRange{}, 7},
 	} {
-		if got := shifted(row.id, row.stored, row.ids); got != row.want {
+		if got := mapping(row.stored, row.ids).host(row.id, 0); got != row.want {
 			t.Errorf("%s: got %d, want %d", row.name, got, row.want)
 		}
+	}
+}
+
+func TestIDMap_ofAnOwner(t *testing.T) {
+	t.Parallel()
+	m := mapping(driver.IDRange{Host: 1e9, Size: 65536}, driver.IDRange{Host: 2e9, Size: 65536})
+	for owner, want := range map[uint32]string{
+		0:     "[{1000000000 2000000000 65536}]",
+		1:     "[{1000000000 2000000001 1} {1000000001 2000000000 1} {1000000002 2000000002 65534}]",
+		2000:  "[{1000000000 2000002000 1} {1000000001 2000000001 1999} {1000002000 2000000000 1} {1000002001 2000002001 63535}]",
+		65535: "[{1000000000 2000065535 1} {1000000001 2000000001 65534} {1000065535 2000000000 1}]",
+	} {
+		var words []string
+		for _, line := range m.lines(owner) {
+			words = append(words, fmt.Sprint(line.ContainerID, " ", line.HostID, " ", line.Size))
+		}
+		if got := "[{" + strings.Join(words, "} {") + "}]"; got != want {
+			t.Errorf("owner %d: got %s, want %s", owner, got, want)
+		}
+		for id, want := range map[uint32]uint32{0: owner, owner: 0, 7: 7} {
+			if got := m.host(1e9+id, owner); got != 2e9+want {
+				t.Errorf("owner %d: %d on disk is %d", owner, id, got)
+			}
+		}
+	}
+	_, err := layerMaps(driver.RootFS{Layers: []driver.Layer{{Dir: "/a"}}, Owner: &driver.Owner{UID: 70000, Layers: 1}}, driver.IDRange{Host: 2e9, Size: 65536})
+	if err == nil || !strings.Contains(err.Error(), "70000") {
+		t.Errorf("a user without a place: %v", err)
 	}
 }
 

@@ -18,7 +18,9 @@ type facts struct {
 	id, guid string
 	ids      driver.IDRange
 	layers   []driver.Layer
-	image    driver.ImageConfig
+	// imageLayers is how many of the layers are the root file system's own: those above are droplets and the like.
+	imageLayers int
+	image       driver.ImageConfig
 	// info and def are set for tasks with run info.
 	info *driver.RunInfo
 	def  definition

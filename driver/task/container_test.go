@@ -58,7 +58,10 @@ func stories(t *testing.T) map[string]facts {
 		env: []*models.EnvironmentVariable{{Name: "SECRET", Value: "s3"}},
 	}
 	lrp.done = []string{"https://h/d ."}
-	return map[string]facts{"image": image, "droplet": droplet, "lrp": lrp}
+
+	owned := image
+	owned.node.Storage.RootFSOwner, owned.imageLayers = OwnerUser, 1
+	return map[string]facts{"image": image, "droplet": droplet, "lrp": lrp, "image-of-its-user": owned}
 }
 
 func TestAssemble(t *testing.T) {

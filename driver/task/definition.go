@@ -17,7 +17,9 @@ type definition struct {
 	username, password string
 	env                []*models.EnvironmentVariable
 	// first is the action that begins with downloads: an LRP's setup, a Task's whole action.
-	first              *models.Action
+	first *models.Action
+	// main is what the container is for: an LRP's or Task's action.
+	main               *models.Action
 	cached             []*models.CachedDependency
 	layers             []*models.ImageLayer
 	downloadUser       string
@@ -46,7 +48,7 @@ func decodeDefinition(info driver.RunInfo) (definition, error) {
 func lrpDefinition(l *models.DesiredLRP) definition {
 	d := definition{
 		lrp: true, rootFS: l.RootFs, username: l.ImageUsername, password: l.ImagePassword, env: l.EnvironmentVariables,
-		first: l.Setup, cached: l.CachedDependencies, layers: l.ImageLayers, downloadUser: l.LegacyDownloadUser,
+		first: l.Setup, main: l.Action, cached: l.CachedDependencies, layers: l.ImageLayers, downloadUser: l.LegacyDownloadUser,
 		trustedCertsTarget: l.TrustedSystemCertificatesPath, maxPIDs: int64(l.MaxPids), ports: l.Ports,
 	}
 	d.ignore("privileged", l.Privileged)
@@ -63,7 +65,7 @@ func lrpDefinition(l *models.DesiredLRP) definition {
 func taskDefinition(t *models.TaskDefinition) definition {
 	d := definition{
 		rootFS: t.RootFs, username: t.ImageUsername, password: t.ImagePassword, env: t.EnvironmentVariables,
-		first: t.Action, cached: t.CachedDependencies, layers: t.ImageLayers, downloadUser: t.LegacyDownloadUser,
+		first: t.Action, main: t.Action, cached: t.CachedDependencies, layers: t.ImageLayers, downloadUser: t.LegacyDownloadUser,
 		trustedCertsTarget: t.TrustedSystemCertificatesPath, maxPIDs: int64(t.MaxPids),
 	}
 	d.ignore("privileged", t.Privileged)

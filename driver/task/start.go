@@ -231,6 +231,7 @@ func (s *start) useDirectory(stack, dir string) error {
 
 // fetchLayers lays droplet, lifecycle and whatever else is an archive over the root file system.
 func (s *start) fetchLayers(ctx context.Context) error {
+	s.facts.imageLayers = len(s.facts.layers)
 	list, err := s.archives()
 	if err != nil {
 		return err

@@ -111,6 +111,36 @@ func stat(args []string) error {
 	return nil
 }
 
+func rename(args []string) error {
+	if len(args) != 2 {
+		return errors.New("want the old name and the new one")
+	}
+	return os.Rename(args[0], args[1])
+}
+
+func remove(args []string) error {
+	for _, name := range args {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mkdir(args []string) error {
+	if len(args) != 1 {
+		return errors.New("want a directory")
+	}
+	return os.Mkdir(args[0], 0o755)
+}
+
+func link(args []string) error {
+	if len(args) != 2 {
+		return errors.New("want what it leads to, and a name")
+	}
+	return os.Symlink(args[0], args[1])
+}
+
 func ls(args []string) error {
 	if len(args) != 1 {
 		return errUsage

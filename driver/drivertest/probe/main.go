@@ -10,6 +10,10 @@
 //	cat FILE…           print files; standard input when there is none
 //	write FILE TEXT     write a file
 //	append FILE TEXT    append to a file
+//	rename OLD NEW      rename a file
+//	remove FILE…        delete files
+//	mkdir DIR           make a directory
+//	link TARGET NAME    make a symbolic link
 //	id                  print uid, gid, groups, working directory
 //	stat FILE…          print mode, uid, gid and name of each
 //	ls DIR              list a directory
@@ -55,6 +59,7 @@ func main() {
 func table() map[string]func([]string) error {
 	return map[string]func([]string) error{
 		"echo": echo, "err": echoErr, "env": env, "exit": exit, "cat": cat, "write": write, "append": appendTo,
+		"rename": rename, "remove": remove, "mkdir": mkdir, "link": link,
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
 		"init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "call": call,

@@ -73,6 +73,9 @@ func (k *keeper) detach() error {
 
 // create mounts the root file system and makes the container.
 func (k *keeper) create() error {
+	if err := k.lookUpOwner(); err != nil {
+		return err
+	}
 	target, err := rootfs.Mount(k.wish.RootFS, k.wish.IDs, string(k.dir))
 	if err != nil {
 		return fmt.Errorf("mount root file system: %w", err)

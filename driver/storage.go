@@ -1,0 +1,12 @@
+package driver
+
+// Owner is a user of the container to whom the files belong that an image gave to root. In exchange, those that the
+// image gave to that user belong to the container's root: every id on disk has one place in the container.
+type Owner struct {
+	// User is a name or number as in Process; the shim looks up who that is in the image's own accounts: UID and GID.
+	User string `json:"user"`
+	UID  uint32 `json:"-"`
+	GID  uint32 `json:"-"`
+	// Layers is how many of the lowest layers are the image's. Those above hold what belongs to the right user already.
+	Layers int `json:"layers"`
+}
