@@ -12,6 +12,7 @@
 //	drover-shim init          libcontainer's own, inside a container that is being made
 //	drover-shim reaper        process 1 of a container that runs an action tree
 //	drover-shim unpack <job>  extract an archive, confined (package driver/unpack)
+//	drover-shim self-test     what the node's self-test runs in its container (package driver/selftest)
 //	drover-shim version       print the version
 package main
 
@@ -25,6 +26,7 @@ import (
 
 	"drover/driver"
 	"drover/driver/runc"
+	"drover/driver/selftest"
 	"drover/driver/shim/keeper"
 	"drover/driver/unpack"
 )
@@ -52,6 +54,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	case len(args) == 1 && args[0] == "version":
 		_, err := fmt.Fprintln(os.Stdout, driver.Version)
 		return err
+	case len(args) == 2 && args[0] == "self-test":
+		return selftest.Inside(args[1:], os.Stdout)
 	case len(args) == 2 && args[0] == "run":
 		return keeper.Run(ctx, args[1], log)
 	case len(args) == 2 && args[0] == "exec":

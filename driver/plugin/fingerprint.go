@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -13,10 +14,16 @@ import (
 
 	"drover/driver"
 	"drover/driver/probe"
+	"drover/driver/selftest"
 )
 
-// fingerprintEvery is how often the node is looked at.
-const fingerprintEvery = 30 * time.Second
+const (
+	// fingerprintEvery is how often the node is looked at.
+	fingerprintEvery = 30 * time.Second
+	// firstPatience is how long the first fingerprint waits for the first self-test. Agents register their node once every
+	// driver has told of itself, and what changes then takes them seconds to tell: a tenth of a second here saves those.
+	firstPatience = 5 * time.Second
+)
 
 // Fingerprint tells at once and then regularly whether and how well this node can run our tasks. What has changed is
 // logged once.
@@ -27,6 +34,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 		ticker := time.NewTicker(fingerprintEvery)
 		defer ticker.Stop()
 		last := "Healthy"
+		d.awaitTrial(ctx)
 		for {
 			report := probe.Judge(d.facts(ctx))
 			if report.Description != last {
@@ -40,6 +48,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 			}
 			select {
 			case <-ticker.C:
+			case <-d.trial.Changed():
 			case <-ctx.Done():
 				return
 			}
@@ -48,10 +57,32 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	return ch, nil
 }
 
+// awaitTrial begins the first self-test and waits a while for its end.
+func (d *Driver) awaitTrial(ctx context.Context) {
+	facts := d.facts(ctx)
+	if facts.Trial != nil || !testable(facts) {
+		return
+	}
+	patience := time.NewTimer(firstPatience)
+	defer patience.Stop()
+	select {
+	case <-d.trial.Changed():
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+}
+
+// testable says that nothing is known that would make a container impossible.
+func testable(f probe.Facts) bool { return f.Enabled && f.Root && len(probe.Causes(f)) == 0 }
+
 func (d *Driver) facts(ctx context.Context) probe.Facts {
-	facts := probe.Gather(ctx, d.node.Shim)
+	d.looking.Lock()
+	facts := d.prober.Gather(ctx, d.node.Shim)
+	d.looking.Unlock()
 	facts.Enabled, facts.Version = d.config.Enabled, driver.Version
-	facts.Seccomp = facts.Seccomp && d.node.Seccomp != "off"
+	if testable(facts) {
+		facts.Trial = d.tried(facts)
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.node.Stacks)) {
 		dir := d.node.Stacks[name].RootFS
 		if info, err := os.Stat(dir); dir != "" && (err != nil || !info.IsDir()) {
@@ -61,6 +92,26 @@ func (d *Driver) facts(ctx context.Context) probe.Facts {
 		facts.Stacks = append(facts.Stacks, name)
 	}
 	return facts
+}
+
+// tried is what the last self-test has shown, or nil.
+func (d *Driver) tried(f probe.Facts) *probe.Trial {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return &probe.Trial{Error: err.Error()}
+	}
+	// The ids are those of what is stored on disk, which no task has.
+	verdict := d.trial.Verdict(d.life, selftest.Key{
+		Boot: strings.TrimSpace(string(boot)), Kernel: f.Kernel, Cgroup: f.Cgroup, Version: f.Version, ShimFile: f.ShimFile + " " + f.ShimVersion,
+		Options: selftest.Options{
+			StateDir: d.node.StateDir, ImageDir: d.node.ImageDir, Shim: d.node.Shim, IDs: d.node.IDs.Stored(), Seccomp: d.node.Seccomp,
+		},
+	})
+	if !verdict.Settled {
+		return nil
+	}
+	r := verdict.Result
+	return &probe.Trial{Error: verdict.Cause, UserNS: r.UserNS, IDMap: r.IDMap, Seccomp: r.Seccomp}
 }
 
 func fingerprint(r probe.Report) *drivers.Fingerprint {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
 	"drover/driver"
+	"drover/driver/probe"
+	"drover/driver/selftest"
 	"drover/driver/shim"
 	"drover/driver/task"
 )
@@ -32,6 +35,9 @@ type Driver struct {
 	node    task.Config
 	compute cpustats.Compute
 	tasks   *task.Manager
+	looking sync.Mutex // guards prober
+	prober  probe.Prober
+	trial   selftest.Trial
 }
 
 var (
@@ -48,7 +54,8 @@ func Serve() {
 
 // New returns a driver that waits for its configuration.
 func New(life context.Context, log hclog.Logger) *Driver {
-	return &Driver{life: life, log: log.Named(Name)}
+	log = log.Named(Name)
+	return &Driver{life: life, log: log, trial: selftest.Trial{Run: selftest.Run, Log: slog.New(logHandler{log})}}
 }
 
 // PluginInfo says who this is.

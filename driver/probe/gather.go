@@ -19,8 +19,11 @@ const (
 	shimTimeout = 10 * time.Second
 )
 
-// Gather looks at this host.
-func Gather(ctx context.Context, shim string) Facts {
+// Prober looks at this host, again and again.
+type Prober struct{ shim shimFile }
+
+// Gather looks at this host. It may be called by one at a time.
+func (p *Prober) Gather(ctx context.Context, shim string) Facts {
 	f := Facts{Enabled: true, Root: os.Geteuid() == 0, Shim: shim}
 	var uts unix.Utsname
 	if unix.Uname(&uts) == nil {
@@ -28,9 +31,8 @@ func Gather(ctx context.Context, shim string) Facts {
 	}
 	f.Cgroup, f.MissingControllers = cgroups(cgroupRoot)
 	f.MaxUserNamespaces = userNamespaces("/proc/sys/user/max_user_namespaces")
-	_, err := os.Stat("/proc/sys/kernel/seccomp/actions_avail")
-	f.Seccomp = err == nil
-	f.ShimVersion, err = shimVersion(ctx, shim)
+	var err error
+	f.ShimVersion, f.ShimFile, err = p.shim.look(ctx, shim)
 	if err != nil {
 		f.ShimError = err.Error()
 	}
@@ -74,17 +76,30 @@ func userNamespaces(path string) int {
 	return n
 }
 
-// shimVersion runs the shim's version command.
-func shimVersion(ctx context.Context, shim string) (string, error) {
-	if shim == "" {
-		return "", fmt.Errorf("drover-shim was found neither beside the plugin nor on the PATH; set the plugin option shim")
+// shimFile is a shim that was asked for its version.
+type shimFile struct{ path, id, version string }
+
+// look runs the shim's version command, unless it has answered before and its file is the same. Under load a command can
+// fail that did not fail before, and that is no reason to call the node ill.
+func (s *shimFile) look(ctx context.Context, path string) (version, id string, err error) {
+	if path == "" {
+		return "", "", fmt.Errorf("drover-shim was found neither beside the plugin nor on the PATH; set the plugin option shim")
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return "", "", fmt.Errorf("shim %s: %w; set the plugin option shim", path, err)
+	}
+	id = fmt.Sprintf("%d:%d:%d:%d", stat.Dev, stat.Ino, stat.Size, stat.Mtim.Nano())
+	if s.path == path && s.id == id {
+		return s.version, id, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, shimTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, shim, "version").Output()
+	out, err := exec.CommandContext(ctx, path, "version").Output()
 	if err != nil {
-		return "", fmt.Errorf("%s version: %w; set the plugin option shim to a drover-shim that runs here", shim, err)
+		return "", id, fmt.Errorf("%s version: %w; set the plugin option shim to a drover-shim that runs here", path, err)
 	}
-	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return version, nil
+	version, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+	*s = shimFile{path: path, id: id, version: version}
+	return version, id, nil
 }

@@ -1,13 +1,13 @@
 // Package probe says whether this host can run our containers, and what it offers to them.
 //
-// Gather looks at the host and starts nothing but the shim's version command; Judge turns what was found into a health
+// Gather looks at the host and starts nothing but the shim's version command, and that only when the shim's file has
+// changed; Judge turns what was found, and what a self-test container has shown (package selftest), into a health
 // state, a sentence that names the cause and its cure, and attributes for the node. Judge is pure.
+//
+// The texts hold nothing that changes by itself: Nomad tells its servers of every new one.
 package probe
 
-import (
-	"strconv"
-	"strings"
-)
+import "strings"
 
 // Facts are what Gather found.
 type Facts struct {
@@ -21,17 +21,26 @@ type Facts struct {
 	MissingControllers []string
 	// MaxUserNamespaces is the kernel's limit; 0 forbids user namespaces.
 	MaxUserNamespaces int
-	// Seccomp says that the kernel filters system calls and that the operator has not switched it off.
-	Seccomp bool
 	// Shim is the shim's path, ShimVersion its answer; ShimError says why there is none.
 	Shim        string
 	ShimVersion string
 	ShimError   string
+	// ShimFile is the identity of the shim's file.
+	ShimFile string
+	// Trial is what a container on this node has shown; nil while none was run.
+	Trial *Trial
 	// Version is the plugin's own.
 	Version string
 	// Stacks are the names of the configured stacks; MissingStacks say which of them cannot be used and why.
 	Stacks        []string
 	MissingStacks []string
+}
+
+// Trial is what a self-test container has shown.
+type Trial struct {
+	// Error is why it could not be run, or what it lacked.
+	Error                  string
+	UserNS, IDMap, Seccomp bool
 }
 
 // Health is a node's ability to run our tasks.
@@ -51,9 +60,6 @@ type Report struct {
 	Attributes  map[string]string
 }
 
-// minIDMapKernel is the first kernel whose overlay takes id-mapped layers.
-const minIDMapMajor, minIDMapMinor = 5, 19
-
 // Judge says what the facts mean.
 func Judge(f Facts) Report {
 	switch {
@@ -63,8 +69,13 @@ func Judge(f Facts) Report {
 		return Report{Health: Undetected, Description: "the Nomad client must run as root"}
 	}
 	r := Report{Health: Healthy, Description: "Healthy", Attributes: attributes(f)}
-	if causes := causes(f); len(causes) > 0 {
+	switch causes := Causes(f); {
+	case len(causes) > 0:
 		r.Health, r.Description = Unhealthy, strings.Join(causes, "; ")
+	case f.Trial == nil:
+		r.Health, r.Description = Unhealthy, "the self-test is running: a container that shows whether this node can run any"
+	case f.Trial.Error != "":
+		r.Health, r.Description = Unhealthy, "the self-test failed: "+f.Trial.Error
 	}
 	if len(f.MissingStacks) > 0 { // no reason to refuse tasks that do not want them
 		r.Description += "; " + strings.Join(f.MissingStacks, "; ")
@@ -72,35 +83,38 @@ func Judge(f Facts) Report {
 	return r
 }
 
-func causes(f Facts) []string {
+// Causes are the reasons, each with its cure, for which no container can be run here; they make a self-test needless.
+func Causes(f Facts) []string {
 	var list []string
 	if f.ShimError != "" {
 		list = append(list, f.ShimError)
 	}
 	if f.Cgroup == "" {
-		list = append(list, "no cgroups are mounted on /sys/fs/cgroup")
+		list = append(list, "no cgroups are mounted on /sys/fs/cgroup: mount cgroup2 there, or boot with systemd")
 	}
 	if len(f.MissingControllers) > 0 {
-		list = append(list, "cgroup controllers are missing: "+strings.Join(f.MissingControllers, ", "))
+		list = append(list, "cgroup controllers are missing: "+strings.Join(f.MissingControllers, ", ")+
+			"; enable them in the kernel (boot parameters cgroup_enable, cgroup_disable) or in the outer container's cgroup.subtree_control")
 	}
 	if f.MaxUserNamespaces == 0 {
-		list = append(list, "user namespaces are forbidden (sysctl user.max_user_namespaces)")
-	}
-	if f.Kernel != "" && !idMappedLayers(f.Kernel) {
-		list = append(list, "kernel "+f.Kernel+" cannot id-map layers; 5.19 or newer can")
+		list = append(list, "user namespaces are forbidden: set sysctl user.max_user_namespaces to more than 0")
 	}
 	return list
 }
 
 func attributes(f Facts) map[string]string {
+	trial := f.Trial
+	if trial == nil {
+		trial = &Trial{}
+	}
 	a := map[string]string{
 		"driver.drover":         "1",
 		"driver.drover.version": f.Version,
 		"driver.drover.kernel":  f.Kernel,
 		"driver.drover.cgroup":  f.Cgroup,
-		"driver.drover.userns":  flag(f.MaxUserNamespaces > 0),
-		"driver.drover.idmap":   flag(idMappedLayers(f.Kernel)),
-		"driver.drover.seccomp": flag(f.Seccomp),
+		"driver.drover.userns":  flag(trial.UserNS),
+		"driver.drover.idmap":   flag(trial.IDMap),
+		"driver.drover.seccomp": flag(trial.Seccomp),
 		// What containers write is not limited, and no AppArmor profile is loaded, by any version so far.
 		"driver.drover.quota":    flag(false),
 		"driver.drover.apparmor": flag(false),
@@ -119,16 +133,4 @@ func flag(b bool) string {
 		return "1"
 	}
 	return "0"
-}
-
-// idMappedLayers reads a kernel release; one that it cannot read is taken for new.
-func idMappedLayers(release string) bool {
-	major, rest, _ := strings.Cut(release, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	a, errA := strconv.Atoi(major)
-	b, errB := strconv.Atoi(strings.TrimRight(minor, "-+abcdefghijklmnopqrstuvwxyz"))
-	if errA != nil || errB != nil {
-		return true
-	}
-	return a > minIDMapMajor || a == minIDMapMajor && b >= minIDMapMinor
 }

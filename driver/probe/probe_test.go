@@ -11,7 +11,7 @@ import (
 
 func good() Facts {
 	return Facts{
-		Enabled: true, Root: true, Kernel: "6.1.0-18-amd64", Cgroup: "v2", MaxUserNamespaces: 9, Seccomp: true,
+		Enabled: true, Root: true, Kernel: "6.1.0-18-amd64", Cgroup: "v2", MaxUserNamespaces: 9, Trial: &Trial{UserNS: true, IDMap: true, Seccomp: true},
 		Shim: "/opt/drover-shim", ShimVersion: "1.2", Version: "1.2", Stacks: []string{"cflinuxfs4"},
 	}
 }
@@ -30,9 +30,10 @@ func TestJudge(t *testing.T) {
 		{"names missing controllers", func(f *Facts) { f.MissingControllers = []string{"memory", "pids"} }, Unhealthy, "memory, pids"},
 		{"names missing cgroups", func(f *Facts) { f.Cgroup = "" }, Unhealthy, "no cgroups"},
 		{"names the sysctl that forbids user namespaces", func(f *Facts) { f.MaxUserNamespaces = 0 }, Unhealthy, "user.max_user_namespaces"},
-		{"names a kernel that is too old", func(f *Facts) { f.Kernel = "5.15.0" }, Unhealthy, "kernel 5.15.0"},
+		{"is unhealthy before a container has run", func(f *Facts) { f.Trial = nil }, Unhealthy, "self-test is running"},
+		{"is unhealthy when no container runs", func(f *Facts) { f.Trial = &Trial{Error: "no such luck"} }, Unhealthy, "the self-test failed: no such luck"},
 		{"is healthy without a stack, and names it", func(f *Facts) { f.MissingStacks = []string{"stack x: no /x"} }, Healthy, "Healthy; stack x: no /x"},
-		{"names every cause at once", func(f *Facts) { f.Cgroup, f.MaxUserNamespaces = "", 0 }, Unhealthy, "no cgroups are mounted on /sys/fs/cgroup; user"},
+		{"names every cause at once", func(f *Facts) { f.Cgroup, f.MaxUserNamespaces = "", 0 }, Unhealthy, "systemd; user namespaces"},
 	} {
 		t.Run(row.promise, func(t *testing.T) {
 			facts := good()
@@ -45,6 +46,42 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+func TestJudge_tellsWhatAContainerHas(t *testing.T) {
+	facts := good()
+	facts.Trial = &Trial{UserNS: true, Error: "its layer's ids are not mapped"}
+	a := Judge(facts).Attributes
+	if a["driver.drover.userns"] != "1" || a["driver.drover.idmap"] != "0" || a["driver.drover.seccomp"] != "0" {
+		t.Errorf("attributes %v", a)
+	}
+}
+
+func TestGather_asksTheShimOnceForEachFile(t *testing.T) {
+	dir := t.TempDir()
+	shim := filepath.Join(dir, "shim")
+	write := func(version string) {
+		t.Helper()
+		script := "#!/bin/sh\necho asked >>" + dir + "/asked\necho " + version + "\n"
+		if err := os.WriteFile(shim+".new", []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(shim+".new", shim); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var p Prober
+	for _, version := range []string{"1.0", "2.0"} {
+		write(version)
+		for range 3 {
+			if f := p.Gather(t.Context(), shim); f.ShimVersion != version || f.ShimError != "" || f.ShimFile == "" {
+				t.Fatalf("version %q, error %q, file %q, want %s", f.ShimVersion, f.ShimError, f.ShimFile, version)
+			}
+		}
+	}
+	if asked, err := os.ReadFile(filepath.Join(dir, "asked")); err != nil || strings.Count(string(asked), "asked") != 2 {
+		t.Errorf("the shim was asked %d times (%v), want 2", strings.Count(string(asked), "asked"), err)
+	}
+}
+
 func TestJudge_attributes(t *testing.T) {
 	want := map[string]string{
 		"driver.drover": "1", "driver.drover.version": "1.2", "driver.drover.kernel": "6.1.0-18-amd64", "driver.drover.cgroup": "v2",
@@ -53,16 +90,6 @@ func TestJudge_attributes(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, Judge(good()).Attributes); diff != "" {
 		t.Errorf("attributes (-want +got):\n%s", diff)
-	}
-}
-
-func TestIDMappedLayers(t *testing.T) {
-	for release, want := range map[string]bool{
-		"5.18.19": false, "5.19.0": true, "5.19-rc1": true, "6.0": true, "4.19.0-amd64": false, "10.1.2+": true, "strange": true,
-	} {
-		if got := idMappedLayers(release); got != want {
-			t.Errorf("%s: got %v, want %v", release, got, want)
-		}
 	}
 }
 
@@ -102,7 +129,7 @@ func TestCgroups(t *testing.T) {
 
 func TestShimVersion_namesTheOption(t *testing.T) {
 	for _, path := range []string{"", filepath.Join(t.TempDir(), "absent")} {
-		if _, err := shimVersion(t.Context(), path); err == nil || !strings.Contains(err.Error(), "plugin option shim") {
+		if _, _, err := (&shimFile{}).look(t.Context(), path); err == nil || !strings.Contains(err.Error(), "plugin option shim") {
 			t.Errorf("%q: error %v does not name the option", path, err)
 		}
 	}

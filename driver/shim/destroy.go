@@ -55,6 +55,9 @@ func abandon(dir string) error {
 	}
 	err = errors.Join(wipe(ctx, container), wipe(ctx, shim))
 	shim.RemoveParent() // it is ours alone
+	if c.Cgroup == "" {
+		container.RemoveParent()
+	}
 	return err
 }
 
