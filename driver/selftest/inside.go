@@ -54,7 +54,10 @@ func Inside(args []string, out io.Writer) error {
 		if err := os.WriteFile(readyFile, nil, 0o600); err != nil {
 			return fmt.Errorf("write to own files: %w", err)
 		}
-		<-end
+		select {
+		case <-end:
+		case <-time.After(2 * Limit): // the plugin was killed, and may never come back
+		}
 		return nil
 	case len(args) == 1 && args[0] == "look":
 		if err := awaitFirst(); err != nil {
