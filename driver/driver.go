@@ -83,6 +83,12 @@ type Limits struct {
 	PIDs   int64  `json:"pids"`
 	// NoFile is the default limit of open files of each process.
 	NoFile uint64 `json:"no_file,omitempty"`
+	// Ulimits are those of each process that the task asks for; its nofile takes NoFile's place.
+	Ulimits []Ulimit `json:"ulimits,omitempty"`
+	// ShmBytes is the size of /dev/shm; zero is 64 MiB.
+	ShmBytes int64 `json:"shm_bytes,omitempty"`
+	// OOMScoreAdj is how much sooner than others the container's processes are killed when the host's memory runs out.
+	OOMScoreAdj int `json:"oom_score_adj,omitempty"`
 }
 
 // Process is a program to be run in a container.
@@ -95,8 +101,10 @@ type Process struct {
 	// User is a name or number, with an optional ":group", resolved in the container's own /etc/passwd and
 	// /etc/group; empty means root.
 	User string `json:"user,omitempty"`
-	// NoFile overrides Limits.NoFile when positive.
+	// NoFile overrides the container's limit of open files when positive.
 	NoFile uint64 `json:"no_file,omitempty"`
+	// NProc limits the processes of the user that this one runs as, when positive.
+	NProc uint64 `json:"n_proc,omitempty"`
 }
 
 // Container is everything the shim needs in order to run one task. It is written to the task's state directory as

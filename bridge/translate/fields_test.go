@@ -138,7 +138,7 @@ var fieldRows = []fieldRow{
 	{"RunAction.SuppressLogOutput", byDriver, ""},
 	{"RunAction.VolumeMountedFiles", refused, "mounted files are not supported yet"},
 	{"ResourceLimits.OptionalNofile", byDriver, ""},
-	{"ResourceLimits.OptionalNproc", listed, "max_pids limits the container as a whole"},
+	{"ResourceLimits.OptionalNproc", byDriver, ""},
 	{"TimeoutAction.Action", byDriver, ""},
 	{"TimeoutAction.DeprecatedTimeoutNs", byDriver, "deprecated: counts when timeout_ms is 0"},
 	{"TimeoutAction.LogSource", listed, "names a source of log lines; Nomad's logs know none"},

@@ -160,7 +160,8 @@ func (r *Runner) process(ctx context.Context, a *models.RunAction) error {
 	check := ctx.Value(checkKey{}) != nil
 	status, err := r.World.Run(ctx, Command{
 		Process: driver.Process{
-			Args: append([]string{a.Path}, a.Args...), Env: r.env(a), Dir: a.Dir, User: a.User, NoFile: noFile(a),
+			Args: append([]string{a.Path}, a.Args...), Env: r.env(a), Dir: a.Dir, User: a.User,
+			NoFile: a.ResourceLimits.GetNofile(), NProc: a.ResourceLimits.GetNproc(),
 		},
 		Silent: a.SuppressLogOutput, Check: check,
 	})
@@ -191,13 +192,6 @@ func prefix(source, text string) string {
 		return text
 	}
 	return source + ": " + text
-}
-
-func noFile(a *models.RunAction) uint64 {
-	if a.ResourceLimits == nil {
-		return 0
-	}
-	return a.ResourceLimits.GetNofile()
 }
 
 // env is the container's environment, then the action's own, then what tells the instance where it is.

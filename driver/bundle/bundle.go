@@ -27,8 +27,8 @@ type Facts struct {
 	WorkDir string
 	// Capabilities is the bounding set of the calling process, as names such as CAP_CHOWN.
 	Capabilities []string
-	// HardNoFile is the hard limit of open files of the calling process.
-	HardNoFile uint64
+	// HardLimits are the hard limits of the calling process, by the names of driver.UlimitNames.
+	HardLimits map[string]uint64
 	// CgroupV2 says that the host has the unified hierarchy only.
 	CgroupV2 bool
 	// SwapLimits says that the kernel can limit swap.
@@ -67,6 +67,7 @@ func rules() []rule {
 		namespaceRule,
 		processRule,
 		mountRule,
+		shmRule,
 		etcRule,
 		initRule,
 		bindRule,

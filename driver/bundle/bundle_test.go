@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func facts() Facts {
 	return Facts{
 		Rootfs: "/state/rootfs", User: User{UID: 2000, GID: 2000, Groups: []uint32{3000}, Name: "vcap", Home: "/home/vcap"},
-		WorkDir: "/home/vcap", Capabilities: append(gardenCapabilities(), "CAP_SYS_ADMIN"), HardNoFile: 1 << 20,
+		WorkDir: "/home/vcap", Capabilities: append(gardenCapabilities(), "CAP_SYS_ADMIN"), HardLimits: map[string]uint64{"nofile": 1 << 20},
 		CgroupV2: true, SwapLimits: true, Arch: "amd64", CgroupPath: "/nomad.slice/share.slice/a.web.scope", Sys: "/state/sys",
 		Hosts: "/state/etc/hosts", ResolvConf: "/state/etc/resolv.conf", Hostname: "/state/etc/hostname",
 		Init: "/opt/drover/drover-shim", IDMappable: map[string]bool{"/alloc": true},
@@ -52,6 +52,8 @@ func TestSpec(t *testing.T) {
 			f.User, f.WorkDir = User{Name: "root", Home: "/root"}, "/root"
 			c.RootFS.ReadOnly = true
 			c.Limits.CPUQuota, c.Limits.CPUPeriod, c.Limits.MemoryReservationBytes = 50000, 100000, 128<<20
+			c.Limits.ShmBytes, c.Limits.OOMScoreAdj = 1<<20, 300
+			c.Limits.Ulimits = []driver.Ulimit{{Name: "stack", Soft: 1 << 20, Hard: driver.Unlimited}}
 		}},
 		{"work-on-v1-without-userns", func(c *driver.Container, f *Facts) {
 			c.IDs, c.NetNS, c.Work, c.Process = driver.IDRange{}, "", &driver.Work{}, driver.Process{}
@@ -199,20 +201,42 @@ func TestDir(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
+	open := func(n uint64) map[string]uint64 {
+		return map[string]uint64{"nofile": n, "nproc": 4000, "memlock": 1 << 16}
+	}
 	for _, test := range []struct {
-		name                     string
-		process, container, hard uint64
-		want                     uint64
+		name    string
+		process driver.Process
+		limits  driver.Limits
+		hard    map[string]uint64
+		want    string
 	}{
-		{"a default", 0, 0, 1 << 20, 16384},
-		{"the container's", 0, 500, 1 << 20, 500},
-		{"the process's own", 100, 500, 1 << 20, 100},
-		{"no more than the host's", 1 << 30, 0, 20000, 20000},
+		{"a default", driver.Process{}, driver.Limits{}, open(1 << 20), "core=0:0 nofile=16384:16384"},
+		{"the container's", driver.Process{}, driver.Limits{NoFile: 500}, open(1 << 20), "core=0:0 nofile=500:500"},
+		{"the process's own", driver.Process{NoFile: 100}, driver.Limits{NoFile: 500}, open(1 << 20), "core=0:0 nofile=100:100"},
+		{"no more than the host's", driver.Process{NoFile: 1 << 30}, driver.Limits{}, open(20000), "core=0:0 nofile=20000:20000"},
+		{"the job's over the node's", driver.Process{}, driver.Limits{NoFile: 500, Ulimits: []driver.Ulimit{
+			{Name: "nofile", Soft: 1, Hard: 2}, {Name: "core", Soft: driver.Unlimited, Hard: driver.Unlimited},
+		}}, open(1 << 20), "core=unlimited:unlimited nofile=1:2"},
+		{"the process's own over the job's", driver.Process{NoFile: 7, NProc: 8}, driver.Limits{Ulimits: []driver.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}},
+			open(1 << 20), "core=0:0 nofile=7:7 nproc=8:8"},
+		{"a process's processes, at most the host's", driver.Process{NProc: 1 << 40}, driver.Limits{}, open(1 << 20), "core=0:0 nofile=16384:16384 nproc=4000:4000"},
+		{"refuses to raise the host's", driver.Process{}, driver.Limits{Ulimits: []driver.Ulimit{{Name: "memlock", Hard: driver.Unlimited}}},
+			open(1 << 20), "error: ulimit memlock: unlimited is more than the 65536"},
+		{"refuses soft above hard", driver.Process{}, driver.Limits{Ulimits: []driver.Ulimit{{Name: "core", Soft: 2, Hard: 1}}}, nil, "error: ulimit core: soft limit 2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := rlimits(test.process, test.container, test.hard)
-			if got[0].Soft != test.want || got[0].Hard != test.want || got[1].Type != "RLIMIT_CORE" || got[1].Hard != 0 {
-				t.Errorf("limits are %+v", got)
+			list, err := rlimits(test.process, test.limits, test.hard)
+			var words []string
+			for _, l := range list {
+				words = append(words, strings.ToLower(strings.TrimPrefix(l.Type, "RLIMIT_"))+"="+limitText(l.Soft)+":"+limitText(l.Hard))
+			}
+			got := strings.Join(words, " ")
+			if err != nil {
+				got = "error: " + err.Error()
+			}
+			if !strings.HasPrefix(got, test.want) || err == nil && got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
 	}

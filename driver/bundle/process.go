@@ -3,7 +3,6 @@ package bundle
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -14,10 +13,9 @@ import (
 
 // Defaults of processes.
 const (
-	defaultNoFile = 16384
-	umask         = 0o022
-	pathRoot      = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	pathOther     = "/usr/local/bin:/usr/bin:/bin"
+	umask     = 0o022
+	pathRoot  = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	pathOther = "/usr/local/bin:/usr/bin:/bin"
 )
 
 // gardenCapabilities is what root has in Garden's unprivileged containers.
@@ -32,7 +30,7 @@ func processRule(spec *specs.Spec, c driver.Container, f Facts) error {
 	if c.Work != nil { // process 1 only reaps; the work's processes come later
 		root := User{Name: "root", Home: "/"}
 		reaper, err := Process(driver.Process{Args: []string{InitPath, "reaper"}, Dir: "/"}, c, Facts{
-			User: root, WorkDir: "/", HardNoFile: f.HardNoFile,
+			User: root, WorkDir: "/", HardLimits: f.HardLimits,
 		})
 		spec.Process = reaper
 		return err
@@ -43,7 +41,7 @@ func processRule(spec *specs.Spec, c driver.Container, f Facts) error {
 }
 
 // Process returns the spec of one process of a container: its first, or one that is run in it later. Of the facts it
-// reads the user, the directory, and the host's capabilities and limit of open files.
+// reads the user, the directory, and the host's capabilities and limits.
 func Process(p driver.Process, c driver.Container, f Facts) (*specs.Process, error) {
 	if len(p.Args) == 0 || p.Args[0] == "" {
 		return nil, errors.New("no command is given, and the image names none")
@@ -52,7 +50,11 @@ func Process(p driver.Process, c driver.Container, f Facts) (*specs.Process, err
 	if err != nil {
 		return nil, err
 	}
-	oom, mask := 0, uint32(umask)
+	limits, err := rlimits(p, c.Limits, f.HardLimits)
+	if err != nil {
+		return nil, err
+	}
+	oom, mask := c.Limits.OOMScoreAdj, uint32(umask)
 	return &specs.Process{
 		Args:            p.Args,
 		Env:             env,
@@ -61,7 +63,7 @@ func Process(p driver.Process, c driver.Container, f Facts) (*specs.Process, err
 		NoNewPrivileges: true,
 		OOMScoreAdj:     &oom,
 		Capabilities:    capabilities(f.User, f.Capabilities),
-		Rlimits:         rlimits(p.NoFile, c.Limits.NoFile, f.HardNoFile),
+		Rlimits:         limits,
 	}, nil
 }
 
@@ -112,23 +114,4 @@ func capabilities(u User, bounding []string) *specs.LinuxCapabilities {
 	}
 	set := slices.DeleteFunc(gardenCapabilities(), func(name string) bool { return !slices.Contains(bounding, name) })
 	return &specs.LinuxCapabilities{Bounding: set, Effective: set, Permitted: set}
-}
-
-// rlimits: hard limits cannot be raised, only kept or lowered.
-func rlimits(process, container, hard uint64) []specs.POSIXRlimit {
-	files := process
-	if files == 0 {
-		files = container
-	}
-	if files == 0 {
-		files = defaultNoFile
-	}
-	if hard > 0 {
-		files = min(files, hard)
-	}
-	files = min(files, math.MaxInt32)
-	return []specs.POSIXRlimit{
-		{Type: "RLIMIT_NOFILE", Hard: files, Soft: files},
-		{Type: "RLIMIT_CORE"},
-	}
 }

@@ -175,11 +175,20 @@ hostname = "h"
 run_info = true
 pids_limit = 5
 cpu_hard_limit = true
+cpu_cfs_period = 50000
+cpuset_cpus = "0-1"
+memory_hard_limit = 512
+shm_size = "64m"
+oom_score_adj = 500
+ulimit = [{ nofile = "1024:2048", core = "0" }]
 readonly_rootfs = true`, &c)
 	want := task.Wish{
 		Image: "a/b:1", Auth: task.Auth{Username: "u", Password: "p", ServerAddress: "s"}, RootFS: "cflinuxfs4",
 		Droplet: "https://h/d", DropletChecksum: "sha256:00", Command: "c", Args: []string{"a", "b"}, Entrypoint: []string{"e"},
 		WorkDir: "/w", Hostname: "h", RunInfo: true, PIDsLimit: 5, CPUHardLimit: true, ReadOnlyRootFS: true, User: "vcap",
+		Limit: task.LimitWish{
+			Ulimits: map[string]string{"nofile": "1024:2048", "core": "0"}, ShmSize: "64m", OOMScoreAdj: 500, CPUPeriod: 50000, CPUSet: "0-1", MemoryHardMB: 512,
+		},
 	}
 	got, err := c.wish("vcap")
 	if err != nil {

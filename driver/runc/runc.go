@@ -207,14 +207,4 @@ func convert(p Process) (*libcontainer.Process, error) {
 	return process, nil
 }
 
-func rlimit(name string) (int, error) {
-	switch name {
-	case "RLIMIT_NOFILE":
-		return unix.RLIMIT_NOFILE, nil
-	case "RLIMIT_CORE":
-		return unix.RLIMIT_CORE, nil
-	}
-	return 0, fmt.Errorf("resource limit %s is not supported", name)
-}
-
 func clamp16(n uint) uint16 { return uint16(min(n, math.MaxUint16)) } //nolint:gosec // clamped

@@ -178,6 +178,17 @@ func line(name string, args []string) error {
 	return fmt.Errorf("%s has no %q: %w", name, prefix, errors.Join(os.ErrNotExist, lines.Err()))
 }
 
+func room(args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(args[0], &fs); err != nil {
+		return err
+	}
+	return echo([]string{strconv.FormatUint(fs.Blocks*uint64(fs.Bsize), 10)}) //nolint:gosec // positive
+}
+
 func stty([]string) error {
 	size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ)
 	if err != nil {

@@ -19,6 +19,7 @@
 //	ls DIR              list a directory
 //	status NAME         print one line of /proc/self/status, such as CapEff
 //	limit NAME          print one line of /proc/self/limits, such as "Max open files"
+//	room DIR            print the size of a file system in bytes
 //	mem MIB             allocate and touch memory, then wait
 //	fork N              start N children that sleep, report how many started
 //	orphan FILE         start a child that outlives the parent and writes the file when it gets SIGTERM
@@ -62,6 +63,6 @@ func table() map[string]func([]string) error {
 		"rename": rename, "remove": remove, "mkdir": mkdir, "link": link,
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
-		"init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "call": call,
+		"room": room, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "call": call,
 	}
 }

@@ -290,6 +290,6 @@ func (k *keeper) facts(u runc.User, dir string) bundle.Facts {
 	account := bundle.User(u)
 	return bundle.Facts{
 		User: account, WorkDir: bundle.Dir(dir, account, k.root.IsDir),
-		Capabilities: k.host.capabilities, HardNoFile: k.host.hardNoFile,
+		Capabilities: k.host.capabilities, HardLimits: k.host.hardLimits,
 	}
 }

@@ -56,6 +56,9 @@ func (k *keeper) detach() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("detach mounts: %w", err)
 	}
+	if err := runc.RaiseLimits(k.wish.Limits.Ulimits); err != nil {
+		return err
+	}
 	group, own, err := shim.Groups(k.wish)
 	if err != nil {
 		return err
@@ -221,23 +224,21 @@ func (k *keeper) mountSys() (string, error) {
 // host is what this host gives us.
 type host struct {
 	capabilities []string
-	hardNoFile   uint64
+	hardLimits   map[string]uint64
 	cgroupV2     bool
 	swapLimits   bool
 }
 
 func lookAtHost() (host, error) {
 	h := host{cgroupV2: cgroup.V2(), swapLimits: true}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return h, fmt.Errorf("read limit of open files: %w", err)
+	var err error
+	if h.hardLimits, err = runc.HardLimits(); err != nil {
+		return h, err
 	}
-	h.hardNoFile = limit.Max
 	if !h.cgroupV2 {
 		_, err := os.Stat(filepath.Join(cgroup.Root, "memory/memory.memsw.limit_in_bytes"))
 		h.swapLimits = err == nil
 	}
-	var err error
 	h.capabilities, err = runc.BoundingCapabilities()
 	return h, err
 }
