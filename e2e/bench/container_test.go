@@ -139,7 +139,7 @@ func ociBundle(b *testing.B, c driver.Container) string {
 	c.ID = "bench"
 	spec, err := bundle.Spec(c, bundle.Facts{
 		Rootfs: rootfs, User: bundle.User{Name: "root", Home: "/root"}, WorkDir: "/", Capabilities: boundingSet(b),
-		HardNoFile: 4096, Arch: runtime.GOARCH, CgroupPath: "/drover-bench", Sys: "/sys",
+		HardLimits: map[string]uint64{"nofile": 4096}, Arch: runtime.GOARCH, CgroupPath: "/drover-bench", Sys: "/sys",
 	})
 	if err != nil {
 		b.Fatal(err)
