@@ -177,9 +177,15 @@ func (k *keeper) execTTY(ctx context.Context, spec *specs.Process, r shim.ExecRe
 	return exit, err
 }
 
-// waitKill waits for a process, and kills it when the context ends.
+// waitKill waits for a process, and kills it when the context ends, with what it has started: each has a session, and
+// so a process group, of its own.
 func waitKill(ctx context.Context, running *runc.Running) (driver.Exit, error) {
-	defer context.AfterFunc(ctx, func() { _ = running.Signal(unix.SIGKILL) })()
+	defer context.AfterFunc(ctx, func() {
+		if running.Signal(unix.Signal(0)) == nil { // it was not waited for yet, so that its number is still its own
+			_ = unix.Kill(-running.PID(), unix.SIGKILL)
+		}
+		_ = running.Signal(unix.SIGKILL)
+	})()
 	status, err := running.Wait()
 	if err != nil {
 		return driver.Exit{}, err
