@@ -126,6 +126,8 @@ type Container struct {
 	CpusetCgroup string `json:"cpuset_cgroup,omitempty"`
 	// NetNS is the path of the network namespace to join; empty shares the host's.
 	NetNS string `json:"net_ns,omitempty"`
+	// Egress says what the container may reach; nil means whatever its network reaches.
+	Egress *Egress `json:"egress,omitempty"`
 	// Hosts and ResolvConf are the contents of /etc/hosts and /etc/resolv.conf; empty leaves the image's own.
 	Hosts      string `json:"hosts,omitempty"`
 	ResolvConf string `json:"resolv_conf,omitempty"`

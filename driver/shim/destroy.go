@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drover/driver"
 	"drover/driver/cgroup"
+	"drover/driver/egress"
 )
 
 // Destroy ends whatever is left of a task and removes its cgroups and its state directory, from what the directory
@@ -53,12 +55,20 @@ func abandon(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(wipe(ctx, container), wipe(ctx, shim))
+	err = errors.Join(wipe(ctx, container), wipe(ctx, shim), OpenEgress(c))
 	shim.RemoveParent() // it is ours alone
 	if c.Cgroup == "" {
 		container.RemoveParent()
 	}
 	return err
+}
+
+// OpenEgress takes a container's egress rules out of its network namespace. It is for containers that have ended.
+func OpenEgress(c driver.Container) error {
+	if c.Egress == nil || c.NetNS == "" {
+		return nil
+	}
+	return egress.Remove(c.NetNS, c.ID)
 }
 
 // kill ends the process that an identity file names, if it still is that process, and waits for its end.

@@ -26,6 +26,9 @@
 //	listen PORT         serve HTTP: / answers "hello", /env the environment, /exit/N ends with status N
 //	get URL             print the body of an HTTP answer; fails when it is not 2xx
 //	dial HOST:PORT      fail unless a TCP connection can be made
+//	dialmp HOST:PORT    the same with a Multipath TCP connection
+//	ask HOST:PORT       send a UDP packet; fail unless an answer comes
+//	ping ADDRESS        send an ICMP echo request; fail unless an answer comes
 //	trap [SECONDS]      print the name of the first signal, wait the seconds, end with status 0
 //	sigignore           ignore every signal that can be ignored, print "ready", wait
 //	stty                print columns and rows of the terminal, or "not a tty"
@@ -63,6 +66,7 @@ func table() map[string]func([]string) error {
 		"rename": rename, "remove": remove, "mkdir": mkdir, "link": link,
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
-		"room": room, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "call": call,
+		"room": room, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "dialmp": dialMultipath, "ask": ask, "ping": ping,
+		"call": call,
 	}
 }

@@ -180,6 +180,9 @@ func (k *keeper) release() {
 	if k.lifeline != nil {
 		_ = k.lifeline.Close()
 	}
+	if err := shim.OpenEgress(k.wish); err != nil {
+		k.log.Warn("cannot remove the egress rules", "error", err)
+	}
 }
 
 func (k *keeper) killAll() error {

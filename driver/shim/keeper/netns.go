@@ -8,6 +8,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"drover/driver/egress"
 )
 
 // inNetNS runs do on a thread in the network namespace at path; empty is our own. The thread is never used again.
@@ -37,6 +39,17 @@ func inNetNS(path string, do func() error) error {
 func allowUnprivilegedNet() {
 	_ = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
 	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
+}
+
+// closeEgress makes the container's egress rules in the network namespace of the calling thread.
+func (k *keeper) closeEgress() error {
+	switch {
+	case k.wish.Egress == nil:
+		return nil
+	case k.wish.NetNS == "":
+		return errors.New("egress rules need a network namespace of the task's own")
+	}
+	return egress.Apply(k.wish.ID, k.wish.IDs, *k.wish.Egress)
 }
 
 // firstIPv4 returns the first IPv4 address of the calling thread's network namespace that is not a loopback one, as

@@ -213,10 +213,13 @@ func (k *keeper) mountSys() (string, error) {
 		if k.wish.NetNS != "" {
 			allowUnprivilegedNet()
 		}
+		if err := k.closeEgress(); err != nil {
+			return err
+		}
 		return unix.Mount("sysfs", path, "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	})
 	if err != nil {
-		return "", fmt.Errorf("mount sysfs: %w", err)
+		return "", fmt.Errorf("prepare network and sysfs: %w", err)
 	}
 	return path, nil
 }
