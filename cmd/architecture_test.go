@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"driver/drivertest/probe": {},
 	"driver/egress":           {"driver"},
 	"driver/image":            {"driver", "driver/unpack"},
-	"driver/plugin":           {"driver", "driver/image", "driver/probe", "driver/selftest", "driver/shim", "driver/task"},
+	"driver/plugin":           {"driver", "driver/egress", "driver/image", "driver/probe", "driver/selftest", "driver/shim", "driver/task"},
 	"driver/probe":            {"driver"},
 	"driver/rootfs":           {"driver"},
 	"driver/runc":             {"driver", "driver/bundle", "driver/cgroup"},

@@ -8,7 +8,6 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
 )
 
 // encoder collects the expressions of one rule. Everything is compared in register 1.
@@ -193,4 +192,3 @@ func (a writeLog) encode(e *encoder) {
 func big16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 
 func big32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
-

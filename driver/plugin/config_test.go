@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
 	"drover/driver"
+	"drover/driver/egress"
 	"drover/driver/task"
 )
 
@@ -57,6 +58,7 @@ func TestConfig_defaults(t *testing.T) {
 		StateDir: task.DefaultStateDir, ImageDir: task.DefaultImageDir, Stacks: map[string]task.Stack{},
 		IDs:  task.IDs{HostBase: task.DefaultHostBase, Size: task.DefaultIDSize, Count: task.DefaultIDCount},
 		PIDs: task.DefaultPIDs, MaxPIDs: task.DefaultMaxPIDs, PullTimeout: task.DefaultPullTimeout, Seccomp: "default",
+		Network: task.NetworkConfig{Egress: task.EgressConfig{BlockMetadata: true, MaxRules: task.DefaultMaxEgressRules}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -94,6 +96,24 @@ tls {
   ca_file = "/ca"
   cert_file = "/cert"
   key_file = "/key"
+}
+egress {
+  default = "closed"
+  block_metadata = false
+  max_rules = 5
+  allow_host_network = true
+  deny {
+    protocol = "tcp"
+    destinations = ["node"]
+    ports = ["4646-4648"]
+  }
+  allow {
+    protocol = "icmp"
+    destinations = ["10.0.0.0/8"]
+    icmp_type = 0
+    icmp_code = -1
+    log = true
+  }
 }`, &c)
 	if c.Enabled {
 		t.Error("enabled = false is ignored")
@@ -108,6 +128,11 @@ tls {
 		PIDs: 10, MaxPIDs: 20, PullTimeout: time.Hour, Seccomp: "off", TLS: driver.TLSFiles{CA: "/ca", Cert: "/cert", Key: "/key"},
 		Stacks: map[string]task.Stack{"cflinuxfs4": {RootFS: "/srv/cflinuxfs4"}, "debian": {Image: "debian:12"}},
 		IDs:    task.IDs{HostBase: 100000, Size: 65536, Count: 7},
+		Network: task.NetworkConfig{Egress: task.EgressConfig{
+			Closed: true, MaxRules: 5, AllowHostNetwork: true,
+			Deny:  []egress.Text{{Protocol: "tcp", Destinations: []string{"node"}, Ports: []string{"4646-4648"}}},
+			Allow: []egress.Text{{Protocol: "icmp", Destinations: []string{"10.0.0.0/8"}, ICMPType: new(int64(0)), ICMPCode: new(int64(-1)), Log: true}},
+		}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -116,8 +141,13 @@ tls {
 
 func TestSetConfig_refusesByName(t *testing.T) {
 	for body, says := range map[string]string{
-		`image_pull_timeout = "soon"`:             "image_pull_timeout",
-		`state_dir = "here"`:                      "state_dir",
+		`image_pull_timeout = "soon"`:       "image_pull_timeout",
+		`state_dir = "here"`:                "state_dir",
+		"egress {\n  default = \"shut\"\n}": "egress.default",
+		"egress {\n  deny {\n    protocol = \"tcp\"\n    destinations = [\"here\"]\n  }\n}":  "egress.deny[0].destinations",
+		"egress {\n  default = \"closed\"\n  allow {\n    protocol = \"tcp\"\n  }\n}":        "egress.allow[0].destinations",
+		"egress {\n  allow {\n    protocol = \"all\"\n    destinations = [\"::/0\"]\n  }\n}": "egress.allow: is for",
+		"egress {\n  max_rules = -1\n}":           "egress.max_rules",
 		"stack \"a\" {}":                          `stack "a": exactly one of image and rootfs`,
 		"userns {\n  host_base = 5\n}":            "userns.host_base",
 		"pids_limit = 99\nmax_pids_limit = 9":     "pids_limit",
@@ -181,11 +211,27 @@ memory_hard_limit = 512
 shm_size = "64m"
 oom_score_adj = 500
 ulimit = [{ nofile = "1024:2048", core = "0" }]
-readonly_rootfs = true`, &c)
+readonly_rootfs = true
+egress {
+  protocol = "tcp"
+  destinations = ["10.0.0.0/8", "192.0.2.1-192.0.2.9"]
+  ports = ["80", "8000-9000"]
+  log = true
+}
+egress {
+  protocol = "icmp"
+  destinations = ["0.0.0.0/0"]
+  icmp_type = 8
+  icmp_code = 0
+}`, &c)
 	want := task.Wish{
 		Image: "a/b:1", Auth: task.Auth{Username: "u", Password: "p", ServerAddress: "s"}, RootFS: "cflinuxfs4",
 		Droplet: "https://h/d", DropletChecksum: "sha256:00", Command: "c", Args: []string{"a", "b"}, Entrypoint: []string{"e"},
 		WorkDir: "/w", Hostname: "h", RunInfo: true, PIDsLimit: 5, CPUHardLimit: true, ReadOnlyRootFS: true, User: "vcap",
+		Network: task.NetworkWish{Egress: []egress.Text{
+			{Protocol: "tcp", Destinations: []string{"10.0.0.0/8", "192.0.2.1-192.0.2.9"}, Ports: []string{"80", "8000-9000"}, Log: true},
+			{Protocol: "icmp", Destinations: []string{"0.0.0.0/0"}, ICMPType: new(int64(8)), ICMPCode: new(int64(0))},
+		}},
 		Limit: task.LimitWish{
 			Ulimits: map[string]string{"nofile": "1024:2048", "core": "0"}, ShmSize: "64m", OOMScoreAdj: 500, CPUPeriod: 50000, CPUSet: "0-1", MemoryHardMB: 512,
 		},

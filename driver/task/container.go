@@ -31,6 +31,9 @@ type facts struct {
 	resolvConf string
 	// trustedFile says that the operator's trusted certificates are one file, not a directory.
 	trustedFile bool
+	// kernelLogs says that egress rules can log; nodeAddrs are the node's own addresses, when rules name them.
+	kernelLogs bool
+	nodeAddrs  []driver.AddrRange
 	// cpus is the number of processors of the node.
 	cpus int
 }

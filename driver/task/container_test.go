@@ -56,7 +56,9 @@ func stories(t *testing.T) map[string]facts {
 	lrp.def = definition{
 		lrp: true, maxPIDs: 99, ports: []uint32{8080}, trustedCertsTarget: "/etc/cf-system-certificates",
 		env: []*models.EnvironmentVariable{{Name: "SECRET", Value: "s3"}},
+		egress: []*models.SecurityGroupRule{{Protocol: "udp", Destinations: []string{"0.0.0.0/0"}, Ports: []uint32{53}}},
 	}
+	lrp.node.Network.Egress.BlockMetadata = true
 	lrp.done = []string{"https://h/d ."}
 
 	owned := image

@@ -25,6 +25,7 @@ type definition struct {
 	downloadUser       string
 	trustedCertsTarget string
 	maxPIDs            int64
+	egress             []*models.SecurityGroupRule
 	ports              []uint32
 	// ignored names the fields that are set and that this driver does not honour.
 	ignored []string
@@ -50,9 +51,9 @@ func lrpDefinition(l *models.DesiredLRP) definition {
 		lrp: true, rootFS: l.RootFs, username: l.ImageUsername, password: l.ImagePassword, env: l.EnvironmentVariables,
 		first: l.Setup, main: l.Action, cached: l.CachedDependencies, layers: l.ImageLayers, downloadUser: l.LegacyDownloadUser,
 		trustedCertsTarget: l.TrustedSystemCertificatesPath, maxPIDs: int64(l.MaxPids), ports: l.Ports,
+		egress: l.EgressRules,
 	}
 	d.ignore("privileged", l.Privileged)
-	d.ignore("egress_rules", len(l.EgressRules) > 0)
 	d.ignore("volume_mounts", len(l.VolumeMounts) > 0)
 	d.ignore("volume_mounted_files", len(l.VolumeMountedFiles) > 0)
 	d.ignore("sidecars", len(l.Sidecars) > 0)
@@ -67,9 +68,9 @@ func taskDefinition(t *models.TaskDefinition) definition {
 		rootFS: t.RootFs, username: t.ImageUsername, password: t.ImagePassword, env: t.EnvironmentVariables,
 		first: t.Action, main: t.Action, cached: t.CachedDependencies, layers: t.ImageLayers, downloadUser: t.LegacyDownloadUser,
 		trustedCertsTarget: t.TrustedSystemCertificatesPath, maxPIDs: int64(t.MaxPids),
+		egress: t.EgressRules,
 	}
 	d.ignore("privileged", t.Privileged)
-	d.ignore("egress_rules", len(t.EgressRules) > 0)
 	d.ignore("volume_mounts", len(t.VolumeMounts) > 0)
 	d.ignore("volume_mounted_files", len(t.VolumeMountedFiles) > 0)
 	d.ignore("disk_mb", t.DiskMb > 0)

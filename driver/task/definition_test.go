@@ -116,11 +116,11 @@ func TestArchives_ofAnLRP(t *testing.T) {
 
 func TestDecodeDefinition_namesWhatIsIgnored(t *testing.T) {
 	lrp := &models.DesiredLRP{
-		Privileged: true, EgressRules: []*models.SecurityGroupRule{{}}, VolumeMounts: []*models.VolumeMount{{}},
+		Privileged: true, VolumeMounts: []*models.VolumeMount{{}},
 		VolumeMountedFiles: []*models.File{{}}, Sidecars: []*models.Sidecar{{}}, DiskMb: 1,
 		LogRateLimit: &models.LogRateLimit{BytesPerSecond: 5}, CertificateProperties: &models.CertificateProperties{},
 	}
-	want := []string{"privileged", "egress_rules", "volume_mounts", "volume_mounted_files", "sidecars", "disk_mb", "log_rate_limit", "certificate_properties"}
+	want := []string{"privileged", "volume_mounts", "volume_mounted_files", "sidecars", "disk_mb", "log_rate_limit", "certificate_properties"}
 	if diff := cmp.Diff(want, lrpDefinition(lrp).ignored); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -1,16 +1,24 @@
 package task
 
-import "drover/driver"
+import (
+	"drover/driver"
+	"drover/driver/egress"
+)
 
 // NetworkConfig is an operator's part of: Egress rules, names and resolvers.
-type NetworkConfig struct{}
+type NetworkConfig struct {
+	Egress EgressConfig
+}
 
-func (c NetworkConfig) validate() error { return nil }
+func (c NetworkConfig) validate() error { return c.Egress.validate() }
 
 // NetworkWish is a job's part of the same.
-type NetworkWish struct{}
+type NetworkWish struct {
+	// Egress is all that the task may reach, when there is any.
+	Egress []egress.Text
+}
 
-func (w NetworkWish) validate(Config) error { return nil }
+func (w NetworkWish) validate(node Config) error { return validateEgress(w.Egress, node) }
 
 // applyNetwork puts into the container what it may reach.
-func (f facts) applyNetwork(*driver.Container) error { return nil }
+func (f facts) applyNetwork(c *driver.Container) error { return f.applyEgress(c) }

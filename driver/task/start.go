@@ -300,6 +300,9 @@ func (s *start) assemble(context.Context) (err error) {
 		}
 		s.facts.trustedFile = info.Mode().IsRegular()
 	}
+	if err := s.lookForEgress(); err != nil {
+		return err
+	}
 	s.warnExposed()
 	s.container, err = assemble(s.facts)
 	if err != nil {

@@ -75,7 +75,7 @@ func (w Wish) validateRunInfo() error {
 		{"image", w.Image != ""}, {"auth", w.Auth != Auth{}}, {"rootfs", w.RootFS != ""}, {"droplet", w.Droplet != ""},
 		{"droplet_checksum", w.DropletChecksum != ""}, {"command", w.Command != ""}, {"args", len(w.Args) > 0},
 		{"entrypoint", len(w.Entrypoint) > 0}, {"work_dir", w.WorkDir != ""}, {"hostname", w.Hostname != ""},
-		{"user (of the task)", w.User != ""},
+		{"user (of the task)", w.User != ""}, {"egress", len(w.Network.Egress) > 0},
 	} {
 		if f.given {
 			errs = append(errs, fmt.Errorf("%s: not allowed together with run_info, which says it itself", f.name))
