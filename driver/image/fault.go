@@ -32,12 +32,12 @@ func explain(what string, err error) error {
 			return fmt.Errorf("%s: %w", what, known(kind, err))
 		}
 	}
-	if errors.Is(err, http.ErrSchemeMismatch) {
-		return fmt.Errorf("%s: %w: the server speaks plain http; an operator can list it as an insecure registry", what, ErrRefused)
-	}
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		return answered(what, answer.StatusCode, answer.Error())
+	}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return fmt.Errorf("%s: %w: the server speaks plain http; an operator can list it as an insecure registry", what, ErrRefused)
 	}
 	switch {
 	case errors.Is(err, unpack.ErrFull), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -68,7 +68,7 @@ func primary(err error) error {
 
 // contextError is the reason when an error came of a context that has ended.
 func contextError(err error) error {
-	if errors.Is(err, context.Canceled) && !errors.Is(err, errStalled) {
+	if errors.Is(err, context.Canceled) && !errors.Is(err, errStalled) && !errors.Is(err, errSilent) {
 		return context.Canceled
 	}
 	return nil
@@ -97,7 +97,7 @@ func answered(what string, status int, text string) error {
 	case status == http.StatusTooManyRequests || status >= 500:
 		kind, cure = ErrUnreachable, "the server cannot answer now, try again later"
 	}
-	return fmt.Errorf("%s: %w: %s: %s", what, kind, cure, text)
+	return fmt.Errorf("%s: %w: %s: %.500s", what, kind, cure, text)
 }
 
 // words is an error's text without the URL of a request, which may carry a signature or a password.

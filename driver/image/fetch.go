@@ -53,7 +53,9 @@ func (s *Store) Fetch(ctx context.Context, archive Archive, progress func(Progre
 			return driver.Layer{Dir: record.Dir, Stored: s.options.Stored}, nil
 		}
 	}
-	joined := s.flights.join(ctx, "archive "+key, func(ctx context.Context, m *meter) error { return f.run(ctx, key, m) })
+	joined := s.flights.join(ctx, "archive "+key, "", func(ctx context.Context, m *meter) error {
+		return s.withRoom(ctx, func() error { return f.run(ctx, key, m) })
+	})
 	stop := watch(s.tune.watch, progress, joined.meter.progress)
 	err := s.flights.wait(ctx, "archive "+key, joined)
 	stop()
@@ -142,12 +144,19 @@ func (f *fetch) recordPath(key string) string {
 
 // record returns what is known of a source whose tree is still here.
 func (f *fetch) record(key string) (sourceRecord, bool) {
-	var found sourceRecord
-	raw, err := os.ReadFile(f.recordPath(key))
-	if err != nil || json.Unmarshal(raw, &found) != nil {
-		return sourceRecord{}, false
-	}
+	found := readSource(f.recordPath(key))
+	touch(f.store.notePath(found.Dir))
 	return found, isDir(found.Dir)
+}
+
+// readSource returns what a record says, or nothing.
+func readSource(path string) sourceRecord {
+	var found sourceRecord
+	raw, err := os.ReadFile(path)
+	if err != nil || json.Unmarshal(raw, &found) != nil {
+		return sourceRecord{}
+	}
+	return found
 }
 
 // run brings the record of a source up to date, and the tree it names.
@@ -159,15 +168,17 @@ func (f *fetch) run(ctx context.Context, key string, m *meter) error {
 }
 
 func (f *fetch) try(ctx context.Context, key string, m *meter) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	known, ok := f.record(key)
 	if !ok {
 		known = sourceRecord{}
 	}
 	source, fresh, err := f.open(ctx, known)
-	if err != nil || source == nil {
+	if err != nil {
 		return err
+	}
+	if source == nil {
+		touch(f.recordPath(key))
+		return nil
 	}
 	if source.size > maxArchive {
 		return errors.Join(fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrInvalid, source.size, int64(maxArchive)), source.Close())
@@ -178,7 +189,7 @@ func (f *fetch) try(ctx context.Context, key string, m *meter) error {
 	if err != nil {
 		return errors.Join(err, source.Close())
 	}
-	in := newBody(source.ReadCloser, both{content, checksum}, m, maxArchive, f.store.tune.idle, cancel)
+	in := newBody(source.ReadCloser, both{content, checksum}, m, maxArchive)
 	defer func() { _ = in.Close() }()
 	fresh.Dir, err = f.unpack(ctx, in, content, func() error {
 		if got := hex.EncodeToString(checksum.Sum(nil)); want != "" && got != want {
@@ -238,12 +249,14 @@ func (f *fetch) unpack(ctx context.Context, in *body, content hash.Hash, check f
 	if err != nil {
 		return "", err
 	}
-	_, err = unpack.Run(ctx, f.store.options.Unpacker, f.job(tree), in)
-	err = in.transferError(ctx, err, check)
+	stats, err := unpack.Run(ctx, f.store.options.Unpacker, f.job(tree), in)
+	err = in.transferError(err, check)
 	var final string
 	if err == nil {
 		final = filepath.Join(f.store.options.Dir, "archives", digestOf(append(f.placeKey(), "content", hex.EncodeToString(content.Sum(nil)))...))
-		err = publish(tree, final)
+		if err = publish(tree, final); err == nil {
+			f.store.note(final, diskUse(stats))
+		}
 	}
 	return final, errors.Join(err, os.RemoveAll(dir))
 }
@@ -259,18 +272,14 @@ func (f *fetch) open(ctx context.Context, known sourceRecord) (*stream, sourceRe
 	if f.from == nil {
 		return f.openFile(known)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.archive.URL, nil)
-	if err != nil {
-		return nil, known, fmt.Errorf("%w: it cannot be asked for", ErrBadReference)
-	}
-	request.Header.Set("User-Agent", "drover")
+	header := map[string]string{}
 	if known.ETag != "" {
-		request.Header.Set("If-None-Match", known.ETag)
+		header["If-None-Match"] = known.ETag
 	}
 	if known.LastModified != "" {
-		request.Header.Set("If-Modified-Since", known.LastModified)
+		header["If-Modified-Since"] = known.LastModified
 	}
-	answer, err := f.store.client.Do(request)
+	answer, err := f.get(ctx, header)
 	if err != nil {
 		return nil, known, err
 	}
@@ -281,8 +290,70 @@ func (f *fetch) open(ctx context.Context, known sourceRecord) (*stream, sourceRe
 		return nil, known, errors.Join(answered("download", answer.StatusCode, answer.Status), answer.Body.Close())
 	}
 	fresh := sourceRecord{ETag: answer.Header.Get("ETag"), LastModified: answer.Header.Get("Last-Modified")}
-	return &stream{ReadCloser: answer.Body, size: answer.ContentLength}, fresh, nil
+	return &stream{ReadCloser: f.transfer(ctx, answer), size: answer.ContentLength}, fresh, nil
 }
+
+// get asks for the archive.
+func (f *fetch) get(ctx context.Context, header map[string]string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.archive.URL, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: it cannot be asked for", ErrBadReference)
+	}
+	request.Header.Set("User-Agent", "drover")
+	for key, value := range header {
+		request.Header.Set(key, value)
+	}
+	return f.store.client.Do(request)
+}
+
+// transfer reads an answer, and where that is cut, the rest by further requests, if it is sure to be the rest of the
+// same.
+func (f *fetch) transfer(ctx context.Context, first *http.Response) *resumable {
+	same := first.Header.Get("ETag")
+	if strings.HasPrefix(same, "W/") {
+		same = ""
+	}
+	return resumable{
+		size: first.ContentLength, idle: f.store.tune.idle, backoff: f.store.tune.backoff,
+		warn: func(at int64, err error) {
+			f.store.log.Warn("a transfer was cut and goes on", "from", Redact(f.archive.URL), "at", at, "error", words(err))
+		},
+		open: func(ctx context.Context, offset int64) (part, error) { return f.rest(ctx, offset, same) },
+	}.begin(ctx, first.Body)
+}
+
+// rest asks for what follows an offset.
+func (f *fetch) rest(ctx context.Context, offset int64, same string) (part, error) {
+	if same == "" && f.archive.Checksum == "" {
+		return part{}, fmt.Errorf("%w: the transfer was cut, and the server gives it no ETag by which it could go on", errCut)
+	}
+	header := map[string]string{"Range": "bytes=" + strconv.FormatInt(offset, 10) + "-"}
+	if same != "" {
+		header["If-Range"] = same
+	}
+	answer, err := f.get(ctx, header)
+	if err == nil && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		_ = answer.Body.Close()
+		answer, err = f.get(ctx, nil)
+	}
+	if err != nil {
+		return part{}, err
+	}
+	if answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusPartialContent {
+		return part{}, errors.Join(answered("download", answer.StatusCode, answer.Status), answer.Body.Close())
+	}
+	begins, err := beginning(answer)
+	if err == nil && same != "" && f.archive.Checksum == "" && answer.Header.Get("ETag") != same {
+		err = fmt.Errorf("%w: it changed while it was read", errCut)
+	}
+	if err != nil {
+		return part{}, errors.Join(err, answer.Body.Close())
+	}
+	return part{ReadCloser: answer.Body, from: begins}, nil
+}
+
+// errCut ends a transfer that cannot go on, but may be begun again.
+var errCut = fmt.Errorf("%w", io.ErrUnexpectedEOF)
 
 // openFile opens an archive on this node; its inode, size and times are its ETag.
 func (f *fetch) openFile(known sourceRecord) (*stream, sourceRecord, error) {

@@ -8,21 +8,29 @@ import (
 )
 
 // meter counts a transfer's bytes; many may look while one counts.
-type meter struct{ done, total atomic.Int64 }
+type meter struct {
+	done, total atomic.Int64
+	// last is when the last byte came, in nanoseconds since 1970.
+	last atomic.Int64
+}
+
+func (m *meter) add(n int) {
+	m.done.Add(int64(n))
+	if n > 0 {
+		m.last.Store(time.Now().UnixNano())
+	}
+}
 
 func (m *meter) progress() Progress { return Progress{Done: m.done.Load(), Total: m.total.Load()} }
 
-// gauge adds meters up whose total was known beforehand.
+// gauge adds the meters of an image's layers up, whose total was known beforehand.
 type gauge struct {
+	layers int
+	total  int64
+	done   atomic.Int64 // layers
+
 	mu     sync.Mutex
 	meters []*meter
-	total  int64
-}
-
-func (g *gauge) expect(bytes int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.total += bytes
 }
 
 func (g *gauge) add(m *meter) {
@@ -34,11 +42,24 @@ func (g *gauge) add(m *meter) {
 func (g *gauge) progress() Progress {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	sum := Progress{Total: g.total}
+	sum := Progress{Total: g.total, Layers: g.layers, LayersDone: int(g.done.Load())}
 	for _, m := range g.meters {
 		sum.Done += m.done.Load()
 	}
 	return sum
+}
+
+// last is when the last byte came, or when it all began.
+func (g *gauge) last(began time.Time) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	last := began
+	for _, m := range g.meters {
+		if at := time.Unix(0, m.last.Load()); at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // flights joins those who want the same thing at the same time. Unlike a call that belongs to the one who came first,
@@ -49,6 +70,7 @@ type flights struct {
 }
 
 type flight struct {
+	who     string // in whose name
 	done    chan struct{}
 	err     error
 	meter   meter
@@ -57,7 +79,7 @@ type flight struct {
 }
 
 // join starts work under a key, or finds it under way. The caller must call wait on it once.
-func (f *flights) join(ctx context.Context, key string, work func(context.Context, *meter) error) *flight {
+func (f *flights) join(ctx context.Context, key, who string, work func(context.Context, *meter) error) *flight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if found, ok := f.open[key]; ok {
@@ -65,7 +87,7 @@ func (f *flights) join(ctx context.Context, key string, work func(context.Contex
 		return found
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	started := &flight{done: make(chan struct{}), cancel: cancel, waiters: 1}
+	started := &flight{who: who, done: make(chan struct{}), cancel: cancel, waiters: 1}
 	if f.open == nil {
 		f.open = map[string]*flight{}
 	}

@@ -31,7 +31,7 @@ const asPuller = "image-puller"
 func pullForEver(dir, ref string) int {
 	s, err := Open(Options{Dir: dir, Unpacker: []string{"/proc/self/exe", asHelper}, Stored: driver.IDRange{Host: 1e9, Size: 65536}})
 	if err == nil {
-		_, err = s.Pull(context.Background(), ref, nil, nil)
+		_, err = s.Pull(context.Background(), Request{Ref: ref}, nil)
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return 1

@@ -2,14 +2,15 @@
 // lifecycles and buildpacks, each unpacked once.
 //
 //	store, err := image.Open(image.Options{Dir: dir, Unpacker: []string{shim, "unpack"}, Stored: ids, Log: log})
-//	img, err := store.Pull(ctx, "registry.example.com/team/app:1", auth, progress)
+//	img, err := store.Pull(ctx, image.Request{Ref: "registry.example.com/team/app:1", Auth: auth}, progress)
 //	droplet, err := store.Fetch(ctx, image.Archive{URL: url, Checksum: sum, Prefix: "/home/vcap"}, progress)
 //	err = store.Lease(containerID, append(img.Layers, droplet))
 //
 // Bytes from outside are read once: they are hashed on their way to a confined child that unpacks them (package
 // unpack), below staging/, and get their name only when every digest was right. So what has a name is whole, also
 // after a SIGKILL, and what was left over is swept by the next Open. Whoever asks for the same thing at the same time
-// waits for one transfer; it is given up when nobody waits any more.
+// waits for one transfer; it is given up when nobody waits any more. A transfer that is cut goes on where it was, within
+// the process: no second copy of the bytes is kept, so a new process begins with the layers that are not whole.
 //
 // On disk, below Options.Dir:
 //
@@ -18,13 +19,18 @@
 //	archives/<hex>                  archives, by content and by where and to whom they are unpacked
 //	sources/<hex>.json              what is known of an archive's checksum or URL: its directory, ETag and date
 //	leases/<owner>.json             layers in use
+//	tags/<hex>.json                 what tags meant when their registries last told
+//	notes/<name>                    how large a tree is, and, as the file's time, when it was last used
+//	lock, key                       keeps collections and users apart; seals names of which a part is secret
 //	staging/                        unfinished work, of running processes only
 //
-// A reference with a digest whose content is here needs no network. A tag is always asked for. Errors name the image
+// A reference with a digest whose content is here needs no network. A tag is always asked for; when the registry does
+// not answer, it means what it last meant to the same user. Errors name the image
 // or the archive, what happened, and what to do; they hold no query and no password of a URL. Recognise them with
 // errors.Is and IsTemporary.
 //
-// Credentials go to the registry that they are for, and from there to no other host. Link-local addresses, where
+// Credentials go to the registry that they are for, to a token server of the same registered domain, and to no other
+// host. Link-local addresses, where
 // clouds answer with secrets, are never connected to. Plain http is spoken to registries on loopback and those that
 // the operator lists.
 package image
@@ -32,6 +38,7 @@ package image
 import (
 	"errors"
 	"log/slog"
+	"time"
 
 	"drover/driver"
 )
@@ -73,6 +80,12 @@ type Options struct {
 	TLS driver.TLSFiles
 	// Insecure lists registries (host:port) that are spoken to in plain http. Loopback always may.
 	Insecure []string
+	// Activity is how long a transfer may bring no byte before it is begun again or given up; zero means two minutes.
+	Activity time.Duration
+	// Limits say what Collect removes.
+	Limits Limits
+	// Alive says whether the owner of an old lease still exists; nil means that all do.
+	Alive func(owner string) bool
 	// Log gets one line for each transfer; nil means none.
 	Log *slog.Logger
 }
@@ -80,13 +93,33 @@ type Options struct {
 // Auth is a user of a registry.
 type Auth struct {
 	Username, Password string
+	// IdentityToken and RegistryToken are what some logins have instead of a password.
+	IdentityToken, RegistryToken string
 	// ServerAddress is the registry that the credentials are for; empty means the image's own.
 	ServerAddress string
+}
+
+// Request is what is asked of Pull.
+type Request struct {
+	// Ref is a reference by tag or digest; a docker:// or https:// in front of it is ignored.
+	Ref string
+	// Logins are the users to try, in order; none means to be anonymous. A registry's answer that a user is wrong ends
+	// the pull, unless AuthSoftFail makes it go on with the next and at last without any.
+	Auth         *Auth
+	AuthSoftFail bool
+	// Platform, such as linux/arm64/v8; empty means this node's.
+	Platform string
+	// Force asks the registry even where a cached answer would do.
+	Force bool
+	// Owner, when given, leases the image's layers from the moment that they are known; see Lease.
+	Owner string
 }
 
 // Progress is how far a transfer has come, in bytes as they are transferred. Total is 0 while it is unknown.
 type Progress struct {
 	Done, Total int64
+	// Layers of an image that are there, of those that were missing.
+	LayersDone, Layers int
 }
 
 // Image is an image that is on this node.
@@ -98,6 +131,17 @@ type Image struct {
 	Config driver.ImageConfig
 	// Layers, lowest first.
 	Layers []driver.Layer
+	// Foreign is the image's platform where it is not this node's.
+	Foreign string
+	// Unconfirmed says why the registry could not tell what the tag means now; the image is what it meant before.
+	Unconfirmed error
+	Times       Times
+}
+
+// Times are how long the phases of a pull took. Layers are unpacked while they are transferred, so Unpack is only what
+// was left to do when the last byte had come. Pull and Unpack are zero when nothing was missing.
+type Times struct {
+	Resolve, Pull, Unpack time.Duration
 }
 
 // Archive is a tar, tgz, tar.zst or zip file to be used as a layer.

@@ -33,7 +33,8 @@ func open(tb testing.TB, change func(*Options)) *Store {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s.tune = tuning{idle: 500 * time.Millisecond, answer: time.Second, backoff: time.Millisecond, watch: time.Millisecond}
+	s.tune = tuning{idle: 500 * time.Millisecond, answer: time.Second, patience: 500 * time.Millisecond, backoff: time.Millisecond, watch: time.Millisecond}
+	s.transport.backoff = time.Millisecond
 	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			tb.Error(err)
@@ -58,7 +59,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: got %v, %v", row.ref, got, err)
 		}
 	}
-	for _, ref := range []string{"", "docker://a/b", "UPPER/case", "a b", "a/b:", "a/b@sha256:12", strings.Repeat("a", 2000), "a/b\n"} {
+	for _, ref := range []string{"", "http://a/b", "UPPER/case", "a b", "a/b:", "a/b@sha256:12", strings.Repeat("a", 2000), "a/b\n"} {
 		if _, err := s.parse(ref); !errors.Is(err, ErrBadReference) || len(err.Error()) > 1500 {
 			t.Errorf("%.20q: got %v", ref, err)
 		}
@@ -89,11 +90,11 @@ func TestChoose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := choose(index.Manifests)
+	got, err := platform{}.choose(index.Manifests)
 	if err != nil || !strings.HasPrefix(got.Hex, "22") {
 		t.Errorf("chose %v, %v", got, err)
 	}
-	if _, err := choose(index.Manifests[:1]); !errors.Is(err, ErrNotFound) {
+	if _, err := (platform{}).choose(index.Manifests[:1]); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -172,7 +173,7 @@ func TestGuard(t *testing.T) {
 
 func TestPull_refusesPlainHTTP(t *testing.T) {
 	t.Parallel()
-	_, err := open(t, nil).Pull(t.Context(), "10.255.255.1:1/a/b:1", nil, nil)
+	_, err := open(t, nil).Pull(t.Context(), Request{Ref: "10.255.255.1:1/a/b:1"}, nil)
 	if err == nil || strings.Contains(err.Error(), "EOF") {
 		t.Errorf("got %v", err)
 	}
@@ -183,7 +184,7 @@ func TestPull_unreachable(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	host := strings.TrimPrefix(server.URL, "http://")
 	server.Close()
-	_, err := open(t, nil).Pull(t.Context(), host+"/a/b:1", nil, nil)
+	_, err := open(t, nil).Pull(t.Context(), Request{Ref: host + "/a/b:1"}, nil)
 	if !errors.Is(err, ErrUnreachable) || !IsTemporary(err) || !strings.Contains(err.Error(), host+"/a/b:1") {
 		t.Errorf("got %v", err)
 	}
@@ -228,7 +229,7 @@ func TestPull_hostileManifests(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			ref := registry(t, row.answer) + "/team/app:1"
-			_, err := open(t, nil).Pull(t.Context(), ref, nil, nil)
+			_, err := open(t, nil).Pull(t.Context(), Request{Ref: ref}, nil)
 			if err == nil || row.want != nil && !errors.Is(err, row.want) || !strings.Contains(err.Error(), ref) {
 				t.Errorf("got %v, want %v", err, row.want)
 			}
@@ -277,7 +278,7 @@ func TestPull_credentialsStayHome(t *testing.T) {
 			mux.HandleFunc("GET /v2/", answer)
 			server := httptest.NewServer(mux)
 			t.Cleanup(server.Close)
-			_, err := open(t, nil).Pull(t.Context(), strings.TrimPrefix(server.URL, "http://")+"/a/b:1", &Auth{Username: "u", Password: "secret"}, nil)
+			_, err := open(t, nil).Pull(t.Context(), Request{Ref: strings.TrimPrefix(server.URL, "http://") + "/a/b:1", Auth: &Auth{Username: "u", Password: "secret"}}, nil)
 			if err == nil || leaked.Load() || strings.Contains(err.Error(), "secret") {
 				t.Errorf("leaked %v, %v", leaked.Load(), err)
 			}
@@ -295,7 +296,7 @@ func TestPull_keepsSignatures(t *testing.T) {
 		ref := registry(t, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, place+"/blob?X-Signature=secret", http.StatusTemporaryRedirect)
 		}) + "/team/app:1"
-		if _, err := open(t, nil).Pull(t.Context(), ref, nil, nil); err == nil || strings.Contains(err.Error(), "secret") {
+		if _, err := open(t, nil).Pull(t.Context(), Request{Ref: ref}, nil); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -357,7 +358,7 @@ func TestFlights(t *testing.T) {
 		}
 	}
 	impatient, leave := context.WithCancel(t.Context())
-	first, second := f.join(impatient, "k", work), f.join(t.Context(), "k", work)
+	first, second := f.join(impatient, "k", "", work), f.join(t.Context(), "k", "", work)
 	leave()
 	if err := f.wait(impatient, "k", first); !errors.Is(err, context.Canceled) {
 		t.Errorf("the one who left got %v", err)
@@ -368,7 +369,7 @@ func TestFlights(t *testing.T) {
 	}
 	gate = make(chan struct{})
 	alone, leave := context.WithCancel(t.Context())
-	last := f.join(alone, "k", work)
+	last := f.join(alone, "k", "", work)
 	leave()
 	if err := f.wait(alone, "k", last); !errors.Is(err, context.Canceled) || !errors.Is(last.err, context.Canceled) {
 		t.Errorf("the last who left got %v, the work %v", err, last.err)

@@ -2,356 +2,235 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
+	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sync/errgroup"
 
 	"drover/driver"
 	"drover/driver/unpack"
 )
 
-const (
-	// maxManifest bounds manifests, indexes and configurations.
-	maxManifest = 4 << 20
-	// maxLayers is what an overlay can be made of.
-	maxLayers = 500
-	// maxIndexes is how many indexes may be between a reference and its image.
-	maxIndexes = 3
-	// maxReference bounds the text of a reference.
-	maxReference = 1024
-	// parallel is how many layers of an image are transferred at the same time.
-	parallel = 3
-)
-
-// pull is one call of Store.Pull.
-type pull struct {
-	store  *Store
-	ref    name.Reference
-	puller *remote.Puller
-}
+// parallel is how many layers of an image are transferred at the same time.
+const parallel = 3
 
 // Pull makes sure that an image is on this node. The functions that report progress are called from another goroutine,
 // one call at a time, and never after Pull has returned.
-func (s *Store) Pull(ctx context.Context, ref string, auth *Auth, progress func(Progress)) (*Image, error) {
-	parsed, err := s.parse(ref)
+func (s *Store) Pull(ctx context.Context, request Request, progress func(Progress)) (*Image, error) {
+	ref, err := s.parse(request.Ref)
 	if err != nil {
 		return nil, err
 	}
-	p := &pull{store: s, ref: parsed}
-	p.puller, err = remote.NewPuller(
-		remote.WithTransport(s.transport.of(parsed.Context().RegistryStr())), remote.WithAuth(authenticator(parsed, auth)), remote.WithUserAgent("drover"), remote.WithJobs(parallel),
-		remote.WithRetryBackoff(remote.Backoff{Duration: s.tune.backoff, Factor: 2, Jitter: 0.1, Steps: 3}))
+	want, err := parsePlatform(request.Platform)
 	if err != nil {
-		return nil, explain("image "+ref, err)
+		return nil, fmt.Errorf("image %s: %w", request.Ref, err)
 	}
-	img, err := p.run(ctx, progress)
+	p := &pull{store: s, ref: ref, platform: want, request: request}
+	img, err := p.as(ctx, request.Auth, progress)
+	if request.AuthSoftFail && request.Auth != nil && errors.Is(err, ErrUnauthorized) {
+		img, err = p.as(ctx, nil, progress)
+	}
+	return img, err
+}
+
+// pull is one call of Store.Pull, or of Store.Load.
+type pull struct {
+	store    *Store
+	ref      name.Reference
+	platform platform
+	request  Request
+	client   *client
+}
+
+// as pulls as a user, or as nobody.
+func (p *pull) as(ctx context.Context, auth *Auth, progress func(Progress)) (*Image, error) {
+	p.client = &client{store: p.store, repo: p.ref.Context(), login: authenticator(p.ref, auth)}
+	img, err := p.run(ctx, auth, progress)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("image %s: %w", ref, context.Cause(ctx))
+			return nil, fmt.Errorf("image %s: %w", p.request.Ref, context.Cause(ctx))
 		}
-		return nil, explain("image "+ref, err)
+		return nil, explain("image "+p.request.Ref, err)
 	}
 	return img, nil
 }
 
-// parse reads a reference as registries' users write it.
-func (s *Store) parse(ref string) (name.Reference, error) {
-	if len(ref) > maxReference || strings.Contains(ref, "://") {
-		return nil, fmt.Errorf("image %.100q: %w: write it as host/repository:tag or host/repository@digest, without a scheme", ref, ErrBadReference)
-	}
-	parsed, err := name.ParseReference(ref)
-	if err != nil {
-		return nil, fmt.Errorf("image %q: %w: write it as host/repository:tag or host/repository@digest: %w", ref, ErrBadReference, err)
-	}
-	if slices.Contains(s.options.Insecure, parsed.Context().RegistryStr()) {
-		return name.ParseReference(ref, name.Insecure)
-	}
-	return parsed, nil
-}
-
-// authenticator gives credentials to the registry they are for.
-func authenticator(ref name.Reference, auth *Auth) authn.Authenticator {
-	if auth == nil || auth.Username == "" && auth.Password == "" {
-		return authn.Anonymous
-	}
-	if auth.ServerAddress != "" && registryOf(auth.ServerAddress) != registryOf(ref.Context().RegistryStr()) {
-		return authn.Anonymous
-	}
-	return authn.FromConfig(authn.AuthConfig{Username: auth.Username, Password: auth.Password})
-}
-
-// registryOf is the host of an address as docker's configuration writes it, such as https://index.docker.io/v1/.
-func registryOf(address string) string {
-	if !strings.Contains(address, "://") {
-		address = "https://" + address
-	}
-	parsed, err := url.Parse(address)
-	if err != nil {
-		return address
-	}
-	switch parsed.Host {
-	case "docker.io", "registry-1.docker.io", "registry.hub.docker.com":
-		return name.DefaultRegistry
-	}
-	return parsed.Host
-}
-
-func (p *pull) run(ctx context.Context, progress func(Progress)) (*Image, error) {
-	digest, found, err := p.resolve(ctx)
+func (p *pull) run(ctx context.Context, auth *Auth, progress func(Progress)) (*Image, error) {
+	began := time.Now()
+	found, err := p.resolve(ctx, auth)
 	if err != nil {
 		return nil, err
 	}
-	config, err := p.config(ctx, found)
+	img := p.store.image(found)
+	img.Ref = p.ref.Context().Digest(img.Digest).String()
+	img.Unconfirmed = found.unconfirmed
+	img.Times.Resolve = time.Since(began)
+	if err := p.store.reserve(p.request.Owner, img.Layers); err != nil {
+		return nil, err
+	}
+	img.Times.Pull, img.Times.Unpack, err = p.store.layers(ctx, found, origin{who: p.who(auth), fetch: p.fromRegistry}, progress)
 	if err != nil {
 		return nil, err
 	}
-	img := &Image{Ref: p.ref.Context().Digest(digest.String()).String(), Digest: digest.String(), Config: runConfig(config)}
-	for _, diffID := range config.RootFS.DiffIDs {
-		img.Layers = append(img.Layers, driver.Layer{Dir: p.store.layerDir(diffID), Stored: p.store.options.Stored})
-	}
-	return img, p.layers(ctx, found.Layers, config.RootFS.DiffIDs, progress)
+	return img, p.remember(found, auth)
 }
 
-// manifest is an image's manifest or an index: which, its fields tell.
-type manifest struct {
-	Config    *v1.Descriptor  `json:"config"`
-	Layers    []v1.Descriptor `json:"layers"`
-	Manifests []v1.Descriptor `json:"manifests"`
+// who names a user of the image's repository.
+func (p *pull) who(auth *Auth) string {
+	if auth == nil {
+		auth = &Auth{}
+	}
+	return p.store.seal(p.ref.Context().String(), auth.Username, auth.Password, auth.IdentityToken, auth.RegistryToken)
 }
 
-// parseManifest reads and checks a manifest.
-func parseManifest(raw []byte) (*manifest, error) {
-	var found manifest
-	if err := json.Unmarshal(raw, &found); err != nil {
-		return nil, fmt.Errorf("%w: the manifest is not JSON: %w", ErrInvalid, err)
-	}
-	image, index := found.Config != nil && len(found.Layers) > 0, len(found.Manifests) > 0
-	switch {
-	case image && index:
-		return nil, fmt.Errorf("%w: the manifest claims to be an image and an index", ErrInvalid)
-	case !image && !index:
-		return nil, fmt.Errorf("%w: the manifest is of no kind that this node knows (version 2 schema 2 or OCI, with layers)", ErrInvalid)
-	case len(found.Layers) > maxLayers:
-		return nil, fmt.Errorf("%w: it has %d layers, at most %d are possible", ErrInvalid, len(found.Layers), maxLayers)
-	}
-	return &found, nil
+// resolved is an image of which everything but the layers is here.
+type resolved struct {
+	digest v1.Hash
+	blobs  []v1.Descriptor
+	config *v1.ConfigFile
+	// foreign is its platform where it is not the node's.
+	foreign     string
+	unconfirmed error
 }
 
-// resolve finds the manifest of the image for this platform.
-func (p *pull) resolve(ctx context.Context) (v1.Hash, *manifest, error) {
-	ref := p.ref
-	for range maxIndexes {
-		digest, raw, err := p.manifest(ctx, ref)
-		if err != nil {
-			return v1.Hash{}, nil, err
-		}
-		found, err := parseManifest(raw)
-		if err != nil {
-			return v1.Hash{}, nil, err
-		}
-		if len(found.Manifests) == 0 {
-			return digest, found, nil
-		}
-		chosen, err := choose(found.Manifests)
-		if err != nil {
-			return v1.Hash{}, nil, err
-		}
-		ref = p.ref.Context().Digest(chosen.String())
+// image is what the world is told of a resolved image.
+func (s *Store) image(found *resolved) *Image {
+	img := &Image{Digest: found.digest.String(), Config: runConfig(found.config), Foreign: found.foreign}
+	for _, diffID := range found.config.RootFS.DiffIDs {
+		img.Layers = append(img.Layers, driver.Layer{Dir: s.layerDir(diffID), Stored: s.options.Stored})
 	}
-	return v1.Hash{}, nil, fmt.Errorf("%w: more than %d indexes of indexes", ErrInvalid, maxIndexes)
+	return img
 }
 
-// manifest returns what a reference names, from here when it has a digest.
-func (p *pull) manifest(ctx context.Context, ref name.Reference) (v1.Hash, []byte, error) {
-	if pinned, ok := ref.(name.Digest); ok {
-		digest, err := v1.NewHash(pinned.DigestStr())
-		if err != nil {
-			return digest, nil, fmt.Errorf("%w: %w", ErrBadReference, err)
-		}
-		if raw, ok := p.store.readBlob(digest); ok {
-			return digest, raw, nil
-		}
-	}
-	ctx, cancel := context.WithTimeoutCause(withLimit(ctx, maxManifest), p.store.tune.answer, errStalled)
-	defer cancel()
-	answer, err := p.puller.Get(ctx, ref)
-	if err != nil {
-		return v1.Hash{}, nil, late(ctx, err)
-	}
-	if pinned, ok := ref.(name.Digest); ok && answer.Digest.String() != pinned.DigestStr() {
-		return v1.Hash{}, nil, fmt.Errorf("%w: the manifest is not %s", ErrChecksum, pinned.DigestStr())
-	}
-	return answer.Digest, answer.Manifest, p.store.writeBlob(answer.Digest, answer.Manifest)
+// origin is where layers come from.
+type origin struct {
+	// who names the place, and the user that it knows us as.
+	who string
+	// fetch transfers and unpacks one layer.
+	fetch func(ctx context.Context, blob v1.Descriptor, diffID v1.Hash, m *meter) error
 }
 
-// late says that a request has taken too long, in place of whatever the libraries made of that.
-func late(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errStalled) {
-		return fmt.Errorf("%w: the server does not answer: %w", ErrUnreachable, errStalled)
+// layers makes sure that all layers are here, a few at a time. It returns how long bytes came, and how long unpacking
+// took from then on.
+func (s *Store) layers(ctx context.Context, found *resolved, from origin, progress func(Progress)) (transfer, unpacking time.Duration, err error) {
+	missing := found.missing(s)
+	if len(missing) == 0 {
+		return 0, 0, nil
+	}
+	began := time.Now()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	gauge := &gauge{layers: len(missing)}
+	for _, n := range missing {
+		gauge.total += max(found.blobs[n].Size, 0)
+	}
+	defer watch(s.tune.watch, progress, gauge.progress)()
+	for _, n := range missing {
+		group.Go(func() error {
+			if err := s.layer(ctx, found.blobs[n], found.config.RootFS.DiffIDs[n], from, gauge); err != nil {
+				return fmt.Errorf("layer %s: %w", found.blobs[n].Digest, err)
+			}
+			gauge.done.Add(1)
+			return nil
+		})
+	}
+	err = group.Wait()
+	last := gauge.last(began)
+	return last.Sub(began), time.Since(last), err
+}
+
+// missing are the layers that are not here, each once.
+func (r *resolved) missing(s *Store) []int {
+	var list []int
+	seen := map[v1.Hash]bool{}
+	for n, diffID := range r.config.RootFS.DiffIDs {
+		if !seen[diffID] && !isDir(s.layerDir(diffID)) {
+			list = append(list, n)
+		}
+		seen[diffID] = true
+	}
+	return list
+}
+
+// layer gets one layer, or waits for those who are at it. When they fail who ask somebody else, or as somebody else, it
+// is tried once more in our name.
+func (s *Store) layer(ctx context.Context, blob v1.Descriptor, diffID v1.Hash, from origin, g *gauge) error {
+	fly := func(key string) (string, error) {
+		joined := s.flights.join(ctx, key, from.who, func(ctx context.Context, m *meter) error {
+			return s.withRoom(ctx, func() error { return from.fetch(ctx, blob, diffID, m) })
+		})
+		g.add(&joined.meter)
+		return joined.who, s.flights.wait(ctx, key, joined)
+	}
+	key := "layer " + diffID.String()
+	who, err := fly(key)
+	if err != nil && who != from.who && ctx.Err() == nil {
+		_, err = fly(key + " for " + from.who)
 	}
 	return err
 }
 
-// choose picks an index's entry for this platform.
-func choose(entries []v1.Descriptor) (v1.Hash, error) {
-	var offered []string
-	for _, entry := range entries {
-		if entry.Platform == nil || entry.Platform.OS == "linux" && entry.Platform.Architecture == runtime.GOARCH {
-			return entry.Digest, nil
-		}
-		offered = append(offered, entry.Platform.String())
+// withRoom tries again once when the disk was full and something could be removed.
+func (s *Store) withRoom(ctx context.Context, work func() error) error {
+	err := work()
+	if err == nil || !isFull(err) || ctx.Err() != nil {
+		return err
 	}
-	return v1.Hash{}, fmt.Errorf("%w: there is no image for linux/%s, only for %s", ErrNotFound, runtime.GOARCH, strings.Join(offered, ", "))
+	freed, collectErr := s.makeRoom()
+	if collectErr != nil {
+		s.log.Warn("cannot make room in the image directory", "error", collectErr)
+	}
+	if freed == 0 {
+		return err
+	}
+	return work()
 }
 
-// config returns an image's configuration, checked against its manifest.
-func (p *pull) config(ctx context.Context, found *manifest) (*v1.ConfigFile, error) {
-	raw, err := p.blob(ctx, found.Config)
-	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	var config v1.ConfigFile
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return nil, fmt.Errorf("%w: the configuration is not JSON: %w", ErrInvalid, err)
-	}
-	if len(config.RootFS.DiffIDs) != len(found.Layers) {
-		return nil, fmt.Errorf("%w: the manifest has %d layers, the configuration %d", ErrInvalid, len(found.Layers), len(config.RootFS.DiffIDs))
-	}
-	for _, diffID := range config.RootFS.DiffIDs {
-		if diffID.Algorithm != "sha256" {
-			return nil, fmt.Errorf("%w: layers named by %s, only sha256 is supported", ErrInvalid, diffID.Algorithm)
-		}
-	}
-	if system, arch := config.OS, config.Architecture; system != "" && system != "linux" || arch != "" && arch != runtime.GOARCH {
-		return nil, fmt.Errorf("%w: the image is for %s/%s, this node is linux/%s", ErrNotFound, system, arch, runtime.GOARCH)
-	}
-	return &config, nil
-}
-
-// blob returns a small blob, from here when it is.
-func (p *pull) blob(ctx context.Context, want *v1.Descriptor) ([]byte, error) {
-	if raw, ok := p.store.readBlob(want.Digest); ok {
-		return raw, nil
-	}
-	if want.Size < 0 || want.Size > maxManifest {
-		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrInvalid, want.Size, maxManifest)
-	}
-	ctx, cancel := context.WithTimeoutCause(withLimit(ctx, maxManifest), p.store.tune.answer, errStalled)
-	defer cancel()
-	stream, err := p.open(ctx, want.Digest)
-	if err != nil {
-		return nil, late(ctx, err)
-	}
-	defer func() { _ = stream.Close() }()
-	raw, err := io.ReadAll(stream)
-	if err != nil {
-		return nil, late(ctx, err)
-	}
-	sum, err := v1.Hasher(want.Digest.Algorithm)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	sum.Write(raw)
-	if err := verify(sum, want.Digest); err != nil {
-		return nil, err
-	}
-	return raw, p.store.writeBlob(want.Digest, raw)
-}
-
-func (p *pull) open(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
-	layer, err := p.puller.Layer(ctx, p.ref.Context().Digest(digest.String()))
-	if err != nil {
-		return nil, err
-	}
-	return layer.Compressed()
-}
-
-// layers makes sure that all layers are here, a few at a time.
-func (p *pull) layers(ctx context.Context, blobs []v1.Descriptor, diffIDs []v1.Hash, progress func(Progress)) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
-	gauge := &gauge{}
-	defer watch(p.store.tune.watch, progress, gauge.progress)()
-	for n, blob := range blobs {
-		if isDir(p.store.layerDir(diffIDs[n])) {
-			continue
-		}
-		gauge.expect(blob.Size)
-		key := "layer " + diffIDs[n].String()
-		group.Go(func() error {
-			joined := p.store.flights.join(ctx, key, func(ctx context.Context, m *meter) error { return p.layer(ctx, blob, diffIDs[n], m) })
-			gauge.add(&joined.meter)
-			if err := p.store.flights.wait(ctx, key, joined); err != nil {
-				return fmt.Errorf("layer %s: %w", blob.Digest, err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
-// layer transfers and unpacks one layer.
-func (p *pull) layer(ctx context.Context, blob v1.Descriptor, diffID v1.Hash, m *meter) error {
+// fromRegistry transfers and unpacks one layer.
+func (p *pull) fromRegistry(ctx context.Context, blob v1.Descriptor, diffID v1.Hash, m *meter) error {
 	if isDir(p.store.layerDir(diffID)) {
 		return nil
 	}
 	p.store.log.Info("pulling a layer", "repository", p.ref.Context().String(), "digest", blob.Digest.String(), "bytes", blob.Size)
-	return p.store.retry(ctx, "layer "+blob.Digest.String(), func() error {
-		m.done.Store(0)
-		return p.tryLayer(ctx, blob, diffID, m)
-	})
+	m.done.Store(0)
+	stream := resumable{
+		open:    func(ctx context.Context, offset int64) (part, error) { return p.client.blob(ctx, blob, offset) },
+		size:    blob.Size,
+		idle:    p.store.tune.idle,
+		backoff: p.store.tune.backoff,
+		warn: func(at int64, err error) {
+			p.store.log.Warn("a transfer was cut and goes on", "digest", blob.Digest.String(), "at", at, "error", words(err))
+		},
+	}.begin(ctx, nil)
+	return p.store.unpackLayer(ctx, stream, blob, diffID, m)
 }
 
-func (p *pull) tryLayer(ctx context.Context, blob v1.Descriptor, diffID v1.Hash, m *meter) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// unpackLayer unpacks the blob of a layer, which is verified on the way.
+func (s *Store) unpackLayer(ctx context.Context, stream io.ReadCloser, blob v1.Descriptor, diffID v1.Hash, m *meter) error {
 	sum, err := v1.Hasher(blob.Digest.Algorithm)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return errors.Join(fmt.Errorf("%w: %w", ErrInvalid, err), stream.Close())
 	}
-	stream, err := p.open(ctx, blob.Digest)
-	if err != nil {
-		return err
-	}
-	in := newBody(stream, sum, m, blob.Size, p.store.tune.idle, cancel)
+	in := newBody(stream, sum, m, blob.Size)
 	defer func() { _ = in.Close() }()
-	return p.store.build(p.store.layerDir(diffID), func(tree string) error {
-		job := p.store.job(tree)
+	return s.build(s.layerDir(diffID), func(tree string) (int64, error) {
+		job := s.job(tree)
 		job.Whiteouts, job.Format = true, unpack.Auto
-		stats, err := unpack.Run(ctx, p.store.options.Unpacker, job, in)
-		if err := in.transferError(ctx, err, func() error { return verify(sum, blob.Digest) }); err != nil {
-			return err
+		stats, err := unpack.Run(ctx, s.options.Unpacker, job, in)
+		if err := in.transferError(err, func() error { return verify(sum, blob.Digest) }); err != nil {
+			return 0, err
 		}
 		if stats.DiffID != diffID.String() {
-			return fmt.Errorf("%w: the layer inflates to %q, the configuration says %s", ErrChecksum, stats.DiffID, diffID)
+			return 0, fmt.Errorf("%w: the layer inflates to %q, the configuration says %s", ErrChecksum, stats.DiffID, diffID)
 		}
-		return nil
+		return diskUse(stats), nil
 	})
-}
-
-// build makes a tree and gives it its final name, or leaves nothing.
-func (s *Store) build(final string, fill func(tree string) error) error {
-	dir, tree, err := s.stage()
-	if err != nil {
-		return err
-	}
-	err = fill(tree)
-	if err == nil {
-		err = publish(tree, final)
-	}
-	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // runConfig picks what decides how an image is run.
@@ -366,3 +245,22 @@ func runConfig(file *v1.ConfigFile) driver.ImageConfig {
 	slices.Sort(config.ExposedPorts)
 	return config
 }
+
+// parse reads a reference as registries' users write it.
+func (s *Store) parse(ref string) (name.Reference, error) {
+	bare := strings.TrimPrefix(strings.TrimPrefix(ref, "docker://"), "https://")
+	if len(ref) > maxReference || strings.Contains(bare, "://") {
+		return nil, fmt.Errorf("image %.100q: %w: write it as host/repository:tag or host/repository@digest", ref, ErrBadReference)
+	}
+	parsed, err := name.ParseReference(bare)
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w: write it as host/repository:tag or host/repository@digest: %w", ref, ErrBadReference, err)
+	}
+	if slices.Contains(s.options.Insecure, parsed.Context().RegistryStr()) {
+		return name.ParseReference(bare, name.Insecure)
+	}
+	return parsed, nil
+}
+
+// maxReference bounds the text of a reference.
+const maxReference = 1024

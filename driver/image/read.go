@@ -19,38 +19,34 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sys/unix"
+
+	"drover/driver/unpack"
 )
 
 // errStalled is why a transfer is cancelled that brings no bytes.
-var errStalled = errors.New("no byte came for too long")
+var errStalled = errors.New("no byte came for longer than the plugin option pull_activity_timeout allows")
 
-// body is what is read of a transfer: counted, hashed, bounded, and given up when nothing comes.
+// body is what is read of a transfer: counted, hashed and bounded.
 type body struct {
 	source io.ReadCloser
 	sum    hash.Hash
 	meter  *meter
 	left   int64
-	idle   time.Duration
-	timer  *time.Timer
-	cancel context.CancelCauseFunc
 	failed error
 	closed atomic.Bool
 }
 
-func newBody(source io.ReadCloser, sum hash.Hash, m *meter, limit int64, idle time.Duration, cancel context.CancelCauseFunc) *body {
-	b := &body{source: source, sum: sum, meter: m, left: limit, idle: idle, cancel: cancel}
-	b.timer = time.AfterFunc(idle, func() { cancel(errStalled) })
-	b.timer.Stop()
-	return b
+func newBody(source io.ReadCloser, sum hash.Hash, m *meter, limit int64) *body {
+	return &body{source: source, sum: sum, meter: m, left: limit}
 }
 
-// Read fails with ErrInvalid when the source has more than was announced. Only time spent waiting counts as idle.
+// Read fails with ErrInvalid when the source has more than was announced.
 func (b *body) Read(p []byte) (int, error) {
-	b.timer.Reset(b.idle)
 	n, err := b.source.Read(p)
-	b.timer.Stop()
 	b.sum.Write(p[:n])
-	b.meter.done.Add(int64(n))
+	b.meter.add(n)
 	if b.left -= int64(n); b.left < 0 {
 		err = fmt.Errorf("%w: more bytes than announced or allowed", ErrInvalid)
 	}
@@ -63,24 +59,19 @@ func (b *body) Read(p []byte) (int, error) {
 // Close lets a waiting Read go.
 func (b *body) Close() error {
 	b.closed.Store(true)
-	b.timer.Stop()
 	return b.source.Close()
 }
 
-// transferError chooses what to say of a transfer that has ended, perhaps with err: that nothing came, that reading
-// failed, or that check finds it is not what was asked for.
-func (b *body) transferError(ctx context.Context, err error, check func() error) error {
+// transferError chooses what to say of a transfer that has ended, perhaps with err: that reading failed, or that check
+// finds it is not what was asked for.
+func (b *body) transferError(err error, check func() error) error {
 	switch {
-	case errors.Is(context.Cause(ctx), errStalled):
-		return fmt.Errorf("%w: the server stopped sending: %w", ErrUnreachable, errStalled)
 	case err == nil:
 		return check()
 	case b.failed == nil:
 		return err
-	case temporary(b.failed) || errors.Is(b.failed, ErrInvalid):
-		return b.failed
 	}
-	return errors.Join(check(), b.failed) // the registry client found out first that the content is wrong
+	return b.failed
 }
 
 // newHash returns the hash of a checksum and its lower-case digits.
@@ -111,6 +102,27 @@ func verify(sum hash.Hash, want v1.Hash) error {
 	return nil
 }
 
+// errSilent is why a question is given up that gets no answer.
+var errSilent = errors.New("no answer came for too long")
+
+// late says that a request has taken too long, in place of whatever the libraries made of that.
+func late(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, reason := range []error{errStalled, errSilent} {
+		if errors.Is(context.Cause(ctx), reason) {
+			return fmt.Errorf("%w: %w", ErrUnreachable, reason)
+		}
+	}
+	return err
+}
+
+// isFull says whether a disk was full.
+func isFull(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, unpack.ErrFull) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
 // isNetwork says whether an error is the network's or the peer's.
 func isNetwork(err error) bool {
 	var network net.Error
@@ -118,13 +130,14 @@ func isNetwork(err error) bool {
 	var name *net.DNSError
 	return errors.As(err, &network) || errors.As(err, &request) || errors.As(err, &name) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) ||
-		errors.Is(err, errStalled)
+		errors.Is(err, errStalled) || errors.Is(err, errSilent)
 }
 
 // temporary says whether a transfer's error may be gone soon.
 func temporary(err error) bool {
 	err = primary(err)
-	if errors.Is(err, ErrUnreachable) {
+	var answer *transport.Error
+	if errors.Is(err, ErrUnreachable) || errors.As(err, &answer) && answer.StatusCode >= 500 {
 		return true
 	}
 	return isNetwork(err) && !isCertificate(err) && !errors.Is(err, http.ErrSchemeMismatch) && !isKnown(err)

@@ -2,7 +2,6 @@ package image
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,15 +9,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
-	"drover/driver"
 	"drover/driver/unpack"
 )
 
@@ -31,19 +29,27 @@ type Store struct {
 	flights   flights
 	staging   string
 	lock      *os.File // of staging
+	key       []byte
+	quiet     silent
 	tune      tuning
+
+	collecting sync.Mutex
 }
 
 // tuning holds times that tests make shorter.
 type tuning struct {
-	idle    time.Duration // without a byte, after which a transfer is given up
-	answer  time.Duration // for small requests
-	backoff time.Duration // before the second of three tries; doubled then
-	watch   time.Duration // between calls of progress functions
+	idle   time.Duration // without a byte, after which a transfer is given up
+	answer time.Duration // for small requests
+	// patience is for asking what a tag means now where it is known what it meant before.
+	patience time.Duration
+	backoff  time.Duration // before the second of three tries; doubled then
+	watch    time.Duration // between calls of progress functions
 }
 
 // dirs are the directories below Options.Dir.
-func dirs() []string { return []string{"blobs", "layers", "archives", "sources", "leases", "staging"} }
+func dirs() []string {
+	return []string{"blobs", "layers", "archives", "sources", "tags", "notes", "leases", "staging"}
+}
 
 // Open makes or opens a store, and removes what dead processes have left unfinished.
 func Open(options Options) (*Store, error) {
@@ -59,7 +65,11 @@ func Open(options Options) (*Store, error) {
 	}
 	s := &Store{
 		options: options, log: options.Log,
-		tune: tuning{idle: 2 * time.Minute, answer: time.Minute, backoff: time.Second, watch: 250 * time.Millisecond},
+		tune: tuning{idle: DefaultActivity, answer: time.Minute, patience: 5 * time.Second, backoff: time.Second, watch: 250 * time.Millisecond},
+	}
+	s.quiet.after = 30 * time.Second
+	if options.Activity > 0 {
+		s.tune.idle = options.Activity
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -68,13 +78,19 @@ func Open(options Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	s.transport = &guard{inner: base, plain: slices.Clone(options.Insecure)}
+	s.transport = &guard{inner: base, plain: slices.Clone(options.Insecure), backoff: s.tune.backoff}
 	s.client = &http.Client{Transport: base, CheckRedirect: noDowngrade}
 	if err := s.openStaging(); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
+	if err := s.openKey(); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
 	return s, nil
 }
+
+// DefaultActivity is Options.Activity where it is zero.
+const DefaultActivity = 2 * time.Minute
 
 // Close gives the store's unfinished work up. Only tests need it: the next Open does the same.
 func (s *Store) Close() error {
@@ -151,6 +167,22 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
+// build makes a tree and gives it its final name, or leaves nothing. Fill returns what the tree takes on the disk.
+func (s *Store) build(final string, fill func(tree string) (int64, error)) error {
+	dir, tree, err := s.stage()
+	if err != nil {
+		return err
+	}
+	bytes, err := fill(tree)
+	if err == nil {
+		err = publish(tree, final)
+	}
+	if err == nil {
+		s.note(final, bytes)
+	}
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
 // layerDir is where a layer with this diff id is or will be.
 func (s *Store) layerDir(diffID v1.Hash) string {
 	return filepath.Join(s.options.Dir, "layers", strconv.FormatUint(uint64(s.options.Stored.Host), 10), diffID.Algorithm, diffID.Hex)
@@ -172,7 +204,11 @@ func (s *Store) readBlob(digest v1.Hash) ([]byte, bool) {
 		return nil, false
 	}
 	sum.Write(raw)
-	return raw, fmt.Sprintf("%x", sum.Sum(nil)) == digest.Hex
+	if fmt.Sprintf("%x", sum.Sum(nil)) != digest.Hex {
+		return nil, false
+	}
+	touch(s.blobPath(digest))
+	return raw, true
 }
 
 func (s *Store) writeBlob(digest v1.Hash, raw []byte) error {
@@ -208,47 +244,13 @@ func (s *Store) writeFile(path string, raw []byte, durable bool) error {
 	return err
 }
 
-// leasePath names an owner's lease file.
-func (s *Store) leasePath(owner string) (string, error) {
-	if !regexp.MustCompile(`^[A-Za-z0-9_.-]{1,200}$`).MatchString(owner) {
-		return "", fmt.Errorf("lease layers: %q is no name of an owner", owner)
-	}
-	return filepath.Join(s.options.Dir, "leases", owner+".json"), nil
-}
-
-// Lease notes on disk that an owner, such as a container, uses the layers. It replaces the owner's earlier lease.
-func (s *Store) Lease(owner string, layers []driver.Layer) error {
-	path, err := s.leasePath(owner)
-	if err != nil {
-		return err
-	}
-	raw, err := json.Marshal(layers)
-	if err != nil {
-		return fmt.Errorf("lease layers for %s: %w", owner, err)
-	}
-	if err := s.writeFile(path, raw, false); err != nil { // no owner outlives a power cut
-		return explain("lease layers for "+owner, err)
-	}
-	return nil
-}
-
-// Release ends an owner's lease; that there is none is no error.
-func (s *Store) Release(owner string) error {
-	path, err := s.leasePath(owner)
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("release layers of %s: %w", owner, err)
-	}
-	return nil
-}
-
 // Usage is what a store holds and what room there is.
 type Usage struct {
 	Layers, Archives, Leases int
 	// FreeBytes and TotalBytes are of the store's file system.
 	FreeBytes, TotalBytes uint64
+	// Bytes is about what layers and archives take, as noted when they were unpacked.
+	Bytes int64
 }
 
 // Usage counts what is here. It does not walk trees.
@@ -259,6 +261,13 @@ func (s *Store) Usage() (Usage, error) {
 	}
 	unit := uint64(stat.Bsize) //nolint:gosec // a block size is positive
 	usage := Usage{FreeBytes: stat.Bavail * unit, TotalBytes: stat.Blocks * unit}
+	notes, err := filepath.Glob(filepath.Join(s.options.Dir, "notes/*"))
+	if err != nil {
+		return Usage{}, fmt.Errorf("look at image store: %w", err)
+	}
+	for _, note := range notes {
+		usage.Bytes += readNote(note)
+	}
 	for pattern, count := range map[string]*int{"layers/*/*/*": &usage.Layers, "archives/*": &usage.Archives, "leases/*": &usage.Leases} {
 		found, err := filepath.Glob(filepath.Join(s.options.Dir, pattern))
 		if err != nil {

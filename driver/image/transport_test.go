@@ -83,10 +83,10 @@ func TestPull_mutualTLS(t *testing.T) {
 	t.Parallel()
 	server, files := mutual(t, http.NotFoundHandler())
 	ref := strings.TrimPrefix(server.URL, "https://") + "/a/b:1"
-	if _, err := open(t, func(o *Options) { o.TLS = files }).Pull(t.Context(), ref, nil, nil); !errors.Is(err, ErrNotFound) {
+	if _, err := open(t, func(o *Options) { o.TLS = files }).Pull(t.Context(), Request{Ref: ref}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("with the certificate: got %v, want the server's answer", err)
 	}
-	if _, err := open(t, nil).Pull(t.Context(), ref, nil, nil); err == nil || IsTemporary(err) {
+	if _, err := open(t, nil).Pull(t.Context(), Request{Ref: ref}, nil); err == nil || IsTemporary(err) {
 		t.Errorf("without the authority: got %v", err)
 	}
 }

@@ -211,7 +211,7 @@ func (s *start) prepareRoot(ctx context.Context) error {
 	ctx, cancel := s.m.pullContext(ctx, s.facts.req.AllocDir)
 	defer cancel()
 	began := time.Now()
-	img, err := s.m.store.Pull(ctx, reference, s.auth, s.progress("Pulling image "+reference))
+	img, err := s.m.store.Pull(ctx, image.Request{Ref: reference, Auth: s.auth}, s.progress("Pulling image "+reference))
 	if err != nil {
 		return s.m.pullError(ctx, "image "+reference, err)
 	}
