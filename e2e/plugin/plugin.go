@@ -42,6 +42,8 @@ type Options struct {
 	Config string
 	// UID runs the plugin as somebody else than root.
 	UID uint32
+	// Hide covers a directory of the host, such as that of a cgroup controller, in the plugin's eyes.
+	Hide string
 	// Unchecked does not wait until the driver is healthy.
 	Unchecked bool
 }
@@ -121,6 +123,9 @@ func (n *Node) Kill(t *testing.T) {
 func (n *Node) Launch(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(n.Dir, "plugins", Name)) //nolint:noctx // go-plugin ends it
+	if n.options.Hide != "" {
+		cmd = exec.Command("unshare", "-m", "sh", "-c", `mount -t tmpfs none "$1" && exec "$0"`, cmd.Path, n.options.Hide) //nolint:noctx // the same
+	}
 	if n.options.UID != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: n.options.UID, Gid: n.options.UID}}
 	}

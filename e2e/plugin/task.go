@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -200,9 +201,16 @@ type stream struct {
 }
 
 func listen(path string) (*stream, error) {
+	if !strings.HasSuffix(path, ".fifo") { // such as /dev/null
+		return &stream{}, nil
+	}
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		return nil, err
 	}
+	return reopen(path)
+}
+
+func reopen(path string) (*stream, error) {
 	// Open for writing too, so that it never ends before we do.
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -215,6 +223,9 @@ func listen(path string) (*stream, error) {
 
 // settle waits until everything that was written so far has been read. Nobody else may write any more.
 func (s *stream) settle() {
+	if s.file == nil {
+		return
+	}
 	if _, err := s.file.Write([]byte{0}); err != nil {
 		return
 	}
@@ -231,7 +242,11 @@ func (s *stream) settle() {
 	}
 }
 
-func (s *stream) close() { _ = s.file.Close() }
+func (s *stream) close() {
+	if s.file != nil {
+		_ = s.file.Close()
+	}
+}
 
 func (s *stream) Write(p []byte) (int, error) {
 	s.mu.Lock()
@@ -243,4 +258,18 @@ func (s *stream) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.text.String()
+}
+
+// Cgroups are the directories of the task's cgroup.
+func (t *Task) Cgroups() []string { return t.cgroups }
+
+// Relisten stops reading the task's standard output and begins again, as an agent does whose log process has died.
+func (t *Task) Relisten(tb testing.TB) {
+	tb.Helper()
+	t.stdout.close()
+	again, err := reopen(t.Config.StdoutPath)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	t.stdout = again
 }

@@ -1,0 +1,73 @@
+// Package driver holds the driver to what tasks, operators and agents rely on: sixty lines, collected from what
+// Nomad's own drivers and the podman and exec2 drivers are tested for, each with a test against the real plugin binary.
+//
+// A test's name begins with the number of its line, as in t.Run("37 the exit code is the task's", …). CONFORMANCE.md is the
+// table of lines and tests; it is made from here by `go test ./e2e/driver -update`, which fails as long as a line has
+// no test. The tests themselves have the build tag e2e; they need root.
+package driver
+
+// Lines are what a driver has to do, in the order of their numbers, from 1.
+func Lines() []string {
+	return []string{
+		"without root the driver is undetected",
+		"a missing cgroup controller makes it unhealthy, by name",
+		"health flips once and not with each look",
+		"every option is read from HCL and from JSON",
+		"a bad value is refused with the option's name",
+		"an empty plugin block means the defaults",
+		"modes and capabilities beyond what the operator allows are refused",
+		"a task without an image is refused",
+		"a pull that fails for reasons of the network may be tried again",
+		"pulls end by the whole time allowed, and by the time without a byte",
+		"pulls of the same image at the same time transfer it once",
+		"pulling, collecting and giving up at the same time breaks nothing",
+		"an image is loaded from an archive",
+		"a command that is missing or not executable is named",
+		"what an earlier start left under the same name is no obstacle",
+		"many tasks start at the same time",
+		"what a task writes to the allocation directory is seen on the host",
+		"alloc/logs is read-only and secrets is not executable",
+		"the working directory is the job's, else the image's",
+		"users: default, by name, by number, unknown",
+		"HOME, USER and LOGNAME are the user's",
+		"entrypoint, command and args combine as Docker's",
+		"the job's environment is over the driver's, which is over the image's",
+		"hostname and extra hosts",
+		"resolvers: the node's, the job's",
+		"capabilities: default, added, dropped, ALL, not allowed",
+		"process and IPC namespaces: own and the host's",
+		"escapes fail: chroot, /proc/1/root, links as mount sources",
+		"devices and device rules",
+		"mounts: writable, read-only, propagation",
+		"a read-only root file system, and tmpfs",
+		"ulimit and sysctl, and their errors",
+		"a limit of processes above the operator's is refused",
+		"memory, memory_max, and none",
+		"CPU shares are clamped; hard limit; cores shared and reserved",
+		"oom_score_adj is not the agent's",
+		"the exit code is the task's",
+		"a task ended by a signal: 128+n, and the signal",
+		"killed for want of memory: true, and false after a plain SIGKILL",
+		"the signal to stop: the job's, else the image's, else SIGTERM",
+		"after kill_timeout everything in the container is killed",
+		"a stop without grace is immediate",
+		"a task is signalled; an unknown signal is refused",
+		"many wait for a task, also after its end",
+		"a running task is not destroyed without force",
+		"a running task is recovered",
+		"a task that ended meanwhile is recovered with its true exit code",
+		"a task whose state is gone is not recovered, with a clear error",
+		"nothing is orphaned when the plugin dies",
+		"destroying an unknown task clears its disk",
+		"a reused pid is never signalled",
+		"a container that vanished is cleared",
+		"what is forgotten is removed after a grace, and not before",
+		"statistics: fields, interval, end of the stream",
+		"logs: both streams, none, and after plugin and logmon restart",
+		"events carry allocation and task",
+		"a script's output and exit code; its timeout kills the children",
+		"Nomad's suite of streaming exec",
+		"images are collected: on, off, after a delay",
+		"labels",
+	}
+}
