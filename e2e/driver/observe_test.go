@@ -74,7 +74,7 @@ func checkStats(t *testing.T, n node) {
 	t.Helper()
 	task := n.Task(t, n.probe("", "mem", "20"))
 	task.Start(t)
-	ready(t, task, "ready")
+	ready(t, task, "allocated")
 	usages, err := n.TaskStats(t.Context(), task.Config.ID, 50*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
@@ -110,9 +110,8 @@ func checkStats(t *testing.T, n node) {
 
 func checkScript(t *testing.T, n node) {
 	t.Helper()
-	task := n.Task(t, n.probe("", "trap", "600"))
+	task := n.Task(t, n.probe("", "init")) // which reaps
 	task.Start(t)
-	ready(t, task, "ready")
 	got, err := n.ExecTask(task.Config.ID, []string{"/bin/probe", "then", "--", "echo", "out", "--", "err", "err", "--", "exit", "3"}, 20*time.Second)
 	if err != nil || string(got.Stdout) != "out\n" || string(got.Stderr) != "err\n" || got.ExitResult.ExitCode != 3 {
 		t.Errorf("%+v, %v", got, err)
