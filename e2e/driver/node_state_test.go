@@ -107,7 +107,9 @@ func TestConfig(t *testing.T) {
 	})
 	t.Run("33 more processes than the operator allows", func(t *testing.T) {
 		contains(t, n.refused(t, n.probe("pids_limit = 101", "id")), "pids_limit", "100")
-		contains(t, n.output(t, n.probe("pids_limit = 20", "fork", "60")), "started")
+		task := n.Task(t, n.probe("pids_limit = 20", "fork", "60"))
+		task.Run(t)
+		contains(t, task.Stderr(), "resource temporarily unavailable")
 	})
 	t.Run("8 no image", func(t *testing.T) {
 		contains(t, n.refused(t, `command = "/bin/probe"`), "image", "rootfs")
