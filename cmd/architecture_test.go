@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 
 	"driver":                  {},
 	"driver/action":           {"driver"},
-	"driver/bundle":           {"driver"},
+	"driver/bundle":           {"driver", "driver/seccomp"},
 	"driver/cgroup":           {"driver"},
 	"driver/drivertest":       {"driver"},
 	"driver/drivertest/probe": {},
@@ -38,10 +38,11 @@ var arrows = map[string][]string{
 	"driver/plugin":           {"driver", "driver/egress", "driver/image", "driver/probe", "driver/selftest", "driver/shim", "driver/task"},
 	"driver/probe":            {"driver"},
 	"driver/rootfs":           {"driver"},
+	"driver/seccomp":          {},
 	"driver/runc":             {"driver", "driver/bundle", "driver/cgroup"},
 	"driver/selftest":         {"driver", "driver/shim"},
 	"driver/shim":             {"driver", "driver/cgroup", "driver/egress"},
-	"driver/task":             {"driver", "driver/egress", "driver/image", "driver/shim"},
+	"driver/task":             {"driver", "driver/egress", "driver/image", "driver/seccomp", "driver/shim"},
 	"driver/shim/keeper":      {"driver", "driver/action", "driver/bundle", "driver/cgroup", "driver/egress", "driver/rootfs", "driver/runc", "driver/shim", "driver/unpack"},
 	"driver/unpack":           {"driver"},
 

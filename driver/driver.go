@@ -24,12 +24,14 @@ const VcapID = 2000
 type IDRange struct {
 	Host uint32 `json:"host"`
 	Size uint32 `json:"size"`
+	// Identity maps root alone to Host, and every other id to itself, as Garden does.
+	Identity bool `json:"identity,omitempty"`
 }
 
 // HostID returns the host id of a container id, and whether the range maps it.
 func (r IDRange) HostID(id uint32) (uint32, bool) {
-	if r.Size == 0 {
-		return id, true
+	if r.Size == 0 || r.Identity && id > 0 {
+		return id, r.Size == 0 || id < r.Size
 	}
 	return r.Host + id, id < r.Size
 }
@@ -51,6 +53,8 @@ type RootFS struct {
 	ReadOnly bool `json:"read_only,omitempty"`
 	// Owner, when set, has root's files of the image.
 	Owner *Owner `json:"owner,omitempty"`
+	// MountLabel is the SELinux label of all files; empty leaves them those that they have.
+	MountLabel string `json:"mount_label,omitempty"`
 }
 
 // Mount binds a host path into the container.
@@ -140,6 +144,8 @@ type Container struct {
 	Work *Work `json:"work,omitempty"`
 	// Seccomp is "default" or "off".
 	Seccomp string `json:"seccomp,omitempty"`
+	// Security is how it differs from the default.
+	Security Security `json:"security,omitzero"`
 }
 
 // Work is Diego's work for one container: an action tree with what belongs to it.

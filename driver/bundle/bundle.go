@@ -4,9 +4,10 @@
 // Spec is an ordered list of small rules; each adds one side of a container to the spec and reads only its arguments.
 // Process makes the spec of one more process of the same container, by the same rules as its first one.
 //
-// The security that every container gets, with no switch to lose it: namespaces of its own (a user namespace whenever
-// the container has an id range), no new privileges, the capabilities of Garden's unprivileged containers for root and
-// none for anyone else, masked and read-only kernel files, denied devices, and limited processes.
+// The security that every container gets unless its Security says otherwise, which operators must have allowed:
+// namespaces of its own (a user namespace whenever the container has an id range), no new privileges, the capabilities
+// of Garden's unprivileged containers for root and none for anyone else, masked and read-only kernel files, denied
+// devices. The number of processes is limited always.
 package bundle
 
 import (
@@ -29,6 +30,18 @@ type Facts struct {
 	Capabilities []string
 	// HardLimits are the hard limits of the calling process, by the names of driver.UlimitNames.
 	HardLimits map[string]uint64
+	// ProcessLabel is the container's SELinux label; empty for none.
+	ProcessLabel string
+	// MountLabel is that of the kernel's file systems in it.
+	MountLabel string
+	// Queues is the host path of the host's message queues, for containers that share them.
+	Queues string
+	// Kernel is the kernel's release.
+	Kernel string
+	// Devices are the host's, for privileged containers.
+	Devices []specs.LinuxDevice
+	// Throttles are the host's directories that tell how hot each processor got.
+	Throttles []string
 	// CgroupV2 says that the host has the unified hierarchy only.
 	CgroupV2 bool
 	// SwapLimits says that the kernel can limit swap.
@@ -76,7 +89,10 @@ func rules() []rule {
 		memoryRule,
 		cpuRule,
 		pidsRule,
+		oomRule,
 		seccompRule,
+		labelRule,
+		privilegedRule,
 	}
 }
 
@@ -93,7 +109,9 @@ func Spec(c driver.Container, f Facts) (*specs.Spec, error) {
 
 func rootRule(spec *specs.Spec, c driver.Container, f Facts) error {
 	spec.Root = &specs.Root{Path: f.Rootfs, Readonly: c.RootFS.ReadOnly}
-	spec.Hostname = c.Hostname
+	if !c.Security.HostUTS {
+		spec.Hostname = c.Hostname
+	}
 	spec.Linux.CgroupsPath = f.CgroupPath
 	spec.Linux.RootfsPropagation = "rprivate"
 	return nil
@@ -101,10 +119,19 @@ func rootRule(spec *specs.Spec, c driver.Container, f Facts) error {
 
 // namespaceRule: without a network namespace the host's is shared, as Nomad's host mode asks.
 func namespaceRule(spec *specs.Spec, c driver.Container, _ Facts) error {
-	for _, kind := range []specs.LinuxNamespaceType{
-		specs.PIDNamespace, specs.MountNamespace, specs.UTSNamespace, specs.IPCNamespace, specs.CgroupNamespace,
+	for _, ns := range []struct {
+		kind specs.LinuxNamespaceType
+		host bool
+	}{
+		{specs.PIDNamespace, c.Security.HostPID},
+		{specs.MountNamespace, false},
+		{specs.UTSNamespace, c.Security.HostUTS},
+		{specs.IPCNamespace, c.Security.HostIPC},
+		{specs.CgroupNamespace, false},
 	} {
-		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: kind})
+		if !ns.host {
+			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: ns.kind})
+		}
 	}
 	if c.NetNS != "" {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS})
@@ -113,7 +140,10 @@ func namespaceRule(spec *specs.Spec, c driver.Container, _ Facts) error {
 		return nil
 	}
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-	mapping := []specs.LinuxIDMapping{{ContainerID: 0, HostID: c.IDs.Host, Size: c.IDs.Size}}
+	var mapping []specs.LinuxIDMapping
+	for _, e := range c.IDs.Extents() {
+		mapping = append(mapping, specs.LinuxIDMapping{ContainerID: e.Container, HostID: e.Host, Size: e.Size})
+	}
 	spec.Linux.UIDMappings, spec.Linux.GIDMappings = mapping, mapping
 	return nil
 }

@@ -147,13 +147,6 @@ func TestSpec_isConfined(t *testing.T) {
 	}
 }
 
-func TestCapabilities_areNoMoreThanTheHosts(t *testing.T) {
-	got := capabilities(User{}, []string{"CAP_CHOWN", "CAP_SYS_ADMIN"})
-	if !slices.Equal(got.Bounding, []string{"CAP_CHOWN"}) {
-		t.Errorf("bounding set is %v", got.Bounding)
-	}
-}
-
 func TestEnv(t *testing.T) {
 	vcap, root := User{UID: 2000, Name: "vcap", Home: "/home/vcap"}, User{Name: "root", Home: "/root"}
 	for _, test := range []struct {

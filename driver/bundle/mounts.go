@@ -11,19 +11,26 @@ import (
 
 // mountRule adds the kernel's file systems. sysfs is bound from one that the shim mounted, because a user namespace
 // may mount it only for a network namespace of its own, and ours are Nomad's or the host's.
-func mountRule(spec *specs.Spec, _ driver.Container, f Facts) error {
+//
+// What belongs to a namespace that the container shares with the host is bound from the host too: a user namespace may
+// not mount it anew. Whoever is in there still sees the host's processes as a stranger.
+func mountRule(spec *specs.Spec, c driver.Container, f Facts) error {
 	spec.Mounts = append(spec.Mounts,
-		specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		hostsOwn(c.Security.HostPID, "/proc", specs.Mount{
+			Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"},
+		}),
 		specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		specs.Mount{
 			Destination: "/dev/pts", Type: "devpts", Source: "devpts",
 			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"},
 		},
-		specs.Mount{
+		hostsOwn(c.Security.HostIPC, "/dev/shm", specs.Mount{
 			Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
 			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"},
-		},
-		specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		}),
+		hostsOwn(c.Security.HostIPC, f.Queues, specs.Mount{
+			Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"},
+		}),
 		specs.Mount{Destination: "/sys", Type: "bind", Source: f.Sys, Options: []string{"bind", "nosuid", "noexec", "nodev", "ro"}},
 	)
 	if f.CgroupV2 { // runtimes of languages read their limits here
@@ -33,6 +40,14 @@ func mountRule(spec *specs.Spec, _ driver.Container, f Facts) error {
 		})
 	}
 	return nil
+}
+
+// hostsOwn is a kernel's file system, or the host's mount of it in its place.
+func hostsOwn(shared bool, at string, m specs.Mount) specs.Mount {
+	if shared {
+		m.Type, m.Source, m.Options = "bind", at, []string{"bind", "rprivate", "nosuid", "noexec", "nodev"}
+	}
+	return m
 }
 
 // etcRule binds the files that say who the container is. Its root may write them, as in Garden.
@@ -84,12 +99,12 @@ func bindRule(spec *specs.Spec, c driver.Container, f Facts) error {
 }
 
 // hideRule: the union of what Garden and moby hide or make read-only.
-func hideRule(spec *specs.Spec, _ driver.Container, _ Facts) error {
-	spec.Linux.MaskedPaths = []string{
+func hideRule(spec *specs.Spec, _ driver.Container, f Facts) error {
+	spec.Linux.MaskedPaths = append([]string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
 		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
 		"/sys/devices/virtual/powercap", "/sys/firmware",
-	}
+	}, f.Throttles...)
 	spec.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 	return nil
 }

@@ -3,7 +3,6 @@ package bundle
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -18,19 +17,11 @@ const (
 	pathOther = "/usr/local/bin:/usr/bin:/bin"
 )
 
-// gardenCapabilities is what root has in Garden's unprivileged containers.
-func gardenCapabilities() []string {
-	return []string{
-		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-		"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-	}
-}
-
 func processRule(spec *specs.Spec, c driver.Container, f Facts) error {
 	if c.Work != nil { // process 1 only reaps; the work's processes come later
 		root := User{Name: "root", Home: "/"}
 		reaper, err := Process(driver.Process{Args: []string{InitPath, "reaper"}, Dir: "/"}, c, Facts{
-			User: root, WorkDir: "/", HardLimits: f.HardLimits,
+			User: root, WorkDir: "/", HardLimits: f.HardLimits, ProcessLabel: f.ProcessLabel,
 		})
 		spec.Process = reaper
 		return err
@@ -50,6 +41,10 @@ func Process(p driver.Process, c driver.Container, f Facts) (*specs.Process, err
 	if err != nil {
 		return nil, err
 	}
+	caps, err := capabilities(f.User, c.Security, f.Capabilities)
+	if err != nil {
+		return nil, err
+	}
 	limits, err := rlimits(p, c.Limits, f.HardLimits)
 	if err != nil {
 		return nil, err
@@ -60,9 +55,11 @@ func Process(p driver.Process, c driver.Container, f Facts) (*specs.Process, err
 		Env:             env,
 		Cwd:             f.WorkDir,
 		User:            specs.User{UID: f.User.UID, GID: f.User.GID, AdditionalGids: f.User.Groups, Umask: &mask},
-		NoNewPrivileges: true,
+		NoNewPrivileges: !c.Security.NewPrivileges,
+		ApparmorProfile: c.Security.AppArmor,
+		SelinuxLabel:    f.ProcessLabel,
 		OOMScoreAdj:     &oom,
-		Capabilities:    capabilities(f.User, f.Capabilities),
+		Capabilities:    caps,
 		Rlimits:         limits,
 	}, nil
 }
@@ -104,14 +101,4 @@ func Dir(asked string, u User, exists func(string) bool) string {
 		return u.Home
 	}
 	return "/"
-}
-
-// capabilities gives root Garden's set, as far as the host has it itself; other users have none in any of the five
-// sets, so that not even a file with capabilities gives them any.
-func capabilities(u User, bounding []string) *specs.LinuxCapabilities {
-	if u.UID != 0 {
-		return &specs.LinuxCapabilities{}
-	}
-	set := slices.DeleteFunc(gardenCapabilities(), func(name string) bool { return !slices.Contains(bounding, name) })
-	return &specs.LinuxCapabilities{Bounding: set, Effective: set, Permitted: set}
 }

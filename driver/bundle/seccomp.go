@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -19,8 +20,12 @@ const (
 const newNamespaces = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000
 
 // seccompRule allows the calls that ordinary programs make, and answers EPERM to the rest: those that load code into
-// the kernel, mount, trace the kernel, change the clock, use keyrings, or make namespaces.
+// the kernel, mount, trace the kernel, change the clock, use keyrings, or make namespaces. What a capability is for is
+// allowed to containers that were given it.
 func seccompRule(spec *specs.Spec, c driver.Container, f Facts) error {
+	if len(c.Security.Profile) > 0 {
+		return profileRule(spec, c, f)
+	}
 	switch c.Seccomp {
 	case "off":
 		return nil
@@ -33,27 +38,62 @@ func seccompRule(spec *specs.Spec, c driver.Container, f Facts) error {
 		return err
 	}
 	perm, nosys := uint(errnoPerm), uint(errnoNoSys)
+	granted := capabilityCalls(rootCapabilities(c.Security, f.Capabilities))
 	spec.Linux.Seccomp = &specs.LinuxSeccomp{
 		DefaultAction:   specs.ActErrno,
 		DefaultErrnoRet: &perm,
 		Architectures:   arches,
 		Syscalls: []specs.LinuxSyscall{
-			{Names: append(strings.Fields(allowedCalls), extra...), Action: specs.ActAllow},
-			{
-				Names: []string{"clone"}, Action: specs.ActAllow,
-				Args: []specs.LinuxSeccompArg{{Index: 0, Value: newNamespaces, ValueTwo: 0, Op: specs.OpMaskedEqual}},
-			},
-			// Its flags are behind a pointer, where no filter can look. ENOSYS makes C libraries use clone.
-			{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &nosys},
-			// By this one 32 bit programs could ask for any family of sockets, again behind a pointer. It is denied by name,
+			{Names: slices.Concat(strings.Fields(allowedCalls), extra, granted), Action: specs.ActAllow},
+			// By this one 32 bit programs could ask for any family of sockets, behind a pointer. It is denied by name,
 			// because libseccomp makes it part of what allowing socket allows. Their C libraries may call socket instead.
 			{Names: []string{"socketcall"}, Action: specs.ActErrno, ErrnoRet: &nosys},
 			// Personalities: Linux, 32 bit, the two UNAME26 forms, and "tell me".
 			personality(0x0), personality(0x0008), personality(0x20000), personality(0x20008), personality(0xffffffff),
 		},
 	}
+	if !slices.Contains(granted, "clone") {
+		spec.Linux.Seccomp.Syscalls = append(spec.Linux.Seccomp.Syscalls,
+			specs.LinuxSyscall{
+				Names: []string{"clone"}, Action: specs.ActAllow,
+				Args: []specs.LinuxSeccompArg{{Index: 0, Value: newNamespaces, ValueTwo: 0, Op: specs.OpMaskedEqual}},
+			},
+			// Its flags are behind a pointer, where no filter can look. ENOSYS makes C libraries use clone.
+			specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &nosys})
+	}
 	spec.Linux.Seccomp.Syscalls = append(spec.Linux.Seccomp.Syscalls, socketRules()...)
 	return nil
+}
+
+// capabilityCalls are the calls that make sense with a capability only: who was given it may make them.
+func capabilityCalls(capabilities []string) []string {
+	var calls []string
+	for _, of := range []struct{ capability, calls string }{
+		{"CAP_SYS_ADMIN", `clone clone3 bpf fanotify_init fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree
+			open_tree_attr perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare`},
+		{"CAP_BPF", "bpf"},
+		{"CAP_DAC_READ_SEARCH", "open_by_handle_at"},
+		{"CAP_PERFMON", "perf_event_open"},
+		{"CAP_SYSLOG", "syslog"},
+		{"CAP_SYS_BOOT", "reboot"},
+		{"CAP_SYS_MODULE", "delete_module finit_module init_module"},
+		{"CAP_SYS_NICE", "migrate_pages move_pages"},
+		{"CAP_SYS_PACCT", "acct"},
+		{"CAP_SYS_PTRACE", "kcmp"},
+		{"CAP_SYS_RAWIO", "ioperm iopl"},
+		{"CAP_SYS_TIME", "clock_settime clock_settime64 settimeofday stime"},
+		{"CAP_SYS_TTY_CONFIG", "vhangup"},
+	} {
+		if !slices.Contains(capabilities, of.capability) {
+			continue
+		}
+		for _, call := range strings.Fields(of.calls) {
+			if !slices.Contains(calls, call) {
+				calls = append(calls, call)
+			}
+		}
+	}
+	return calls
 }
 
 // seccompArch returns the ABIs of an architecture that have rules, and calls that only it has. x32 is left out: the kernels

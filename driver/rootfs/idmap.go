@@ -41,7 +41,7 @@ func mapping(stored, ids driver.IDRange) idMap {
 		ids = driver.IDRange{Host: 0, Size: identitySize}
 	}
 	size := min(stored.Size, ids.Size)
-	return idMap{from: driver.IDRange{Host: stored.Host, Size: size}, to: driver.IDRange{Host: ids.Host, Size: size}}
+	return idMap{from: driver.IDRange{Host: stored.Host, Size: size}, to: driver.IDRange{Host: ids.Host, Size: size, Identity: ids.Identity}}
 }
 
 // needed says whether the ids differ at all.
@@ -58,7 +58,8 @@ func (m idMap) host(id, owner uint32) uint32 {
 	case owner:
 		id = 0
 	}
-	return m.to.Host + id
+	host, _ := m.to.HostID(id)
+	return host
 }
 
 // idMaps makes user namespaces that say how a mount's ids are mapped, one for each map.
@@ -92,12 +93,17 @@ func (m *idMaps) get(wanted idMap) (*os.File, error) {
 func (m idMap) lines(owner uint32) []syscall.SysProcIDMap {
 	var lines []syscall.SysProcIDMap
 	add := func(from, to, size uint32) {
-		if size > 0 {
-			lines = append(lines, syscall.SysProcIDMap{ContainerID: int(m.from.Host + from), HostID: int(m.to.Host + to), Size: int(size)})
+		if host, _ := m.to.HostID(to); size > 0 {
+			lines = append(lines, syscall.SysProcIDMap{ContainerID: int(m.from.Host + from), HostID: int(host), Size: int(size)})
 		}
 	}
-	if owner == 0 {
+	if owner == 0 && !m.to.Identity {
 		add(0, 0, m.to.Size)
+		return lines
+	}
+	if owner == 0 { // Garden's identity maps root elsewhere
+		add(0, 0, 1)
+		add(1, 1, m.to.Size-1)
 		return lines
 	}
 	add(0, owner, 1)

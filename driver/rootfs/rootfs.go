@@ -93,8 +93,16 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 		}
 		lower[len(lower)-1-n] = "l/" + name
 	}
-	options := "userxattr,volatile,lowerdir=" + strings.Join(lower, ":") + ",upperdir=disk/upper,workdir=disk/work"
+	options := "userxattr,volatile," + labelOption(root.MountLabel) + "lowerdir=" + strings.Join(lower, ":") + ",upperdir=disk/upper,workdir=disk/work"
 	return target, overlay(dir, options)
+}
+
+// labelOption gives everything in the overlay an SELinux label, whatever the layers' own are.
+func labelOption(label string) string {
+	if label == "" {
+		return ""
+	}
+	return "context=" + strconv.Quote(label) + ","
 }
 
 // check refuses what cannot be mounted.

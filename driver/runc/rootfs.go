@@ -136,6 +136,26 @@ func (r *Rootfs) User(spec string) (User, error) {
 	return u, nil
 }
 
+// Groups looks up groups by name or number in the container's own /etc/group. Numbers need no entry.
+func (r *Rootfs) Groups(names []string) ([]uint32, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	group, err := r.accounts("/etc/group")
+	if err != nil {
+		return nil, err
+	}
+	found, err := user.GetAdditionalGroups(names, strings.NewReader(group))
+	if err != nil {
+		return nil, fmt.Errorf("groups %q in the container: %w", names, err)
+	}
+	var list []uint32
+	for _, gid := range found {
+		list = append(list, uint32(gid)) //nolint:gosec // the library bounds them
+	}
+	return list, nil
+}
+
 // accounts reads a file of accounts; that it is missing is no error, since an image may be a single binary.
 func (r *Rootfs) accounts(name string) (string, error) {
 	file, err := r.Open(name)

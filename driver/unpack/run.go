@@ -171,12 +171,15 @@ func openDest(job Job) (*os.File, error) {
 
 // confine puts the child into namespaces of its own, as root of the range.
 func confine(ids driver.IDRange) *syscall.SysProcAttr {
-	mapping := syscall.SysProcIDMap{ContainerID: 0, HostID: int(ids.Host), Size: int(ids.Size)}
+	var maps []syscall.SysProcIDMap
+	for _, e := range ids.Extents() {
+		maps = append(maps, syscall.SysProcIDMap{ContainerID: int(e.Container), HostID: int(e.Host), Size: int(e.Size)})
+	}
 	return &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
 			syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
-		UidMappings:                []syscall.SysProcIDMap{mapping},
-		GidMappings:                []syscall.SysProcIDMap{mapping},
+		UidMappings:                maps,
+		GidMappings:                maps,
 		GidMappingsEnableSetgroups: true,
 		Credential:                 &syscall.Credential{Uid: 0, Gid: 0, Groups: []uint32{}},
 		Setsid:                     true,

@@ -157,6 +157,19 @@ func ls(args []string) error {
 	return nil
 }
 
+func readlink(args []string) error {
+	for _, name := range args {
+		target, err := os.Readlink(name)
+		if err == nil {
+			err = echo([]string{target})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func status(args []string) error { return line("/proc/self/status", args) }
 
 func limit(args []string) error { return line("/proc/self/limits", args) }

@@ -17,6 +17,7 @@
 //	id                  print uid, gid, groups, working directory
 //	stat FILE…          print mode, uid, gid and name of each
 //	ls DIR              list a directory
+//	readlink FILE…      print where links lead
 //	status NAME         print one line of /proc/self/status, such as CapEff
 //	limit NAME          print one line of /proc/self/limits, such as "Max open files"
 //	room DIR            print the size of a file system in bytes
@@ -63,7 +64,7 @@ func main() {
 func table() map[string]func([]string) error {
 	return map[string]func([]string) error{
 		"echo": echo, "err": echoErr, "env": env, "exit": exit, "cat": cat, "write": write, "append": appendTo,
-		"rename": rename, "remove": remove, "mkdir": mkdir, "link": link,
+		"rename": rename, "remove": remove, "mkdir": mkdir, "link": link, "readlink": readlink,
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
 		"room": room, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "dialmp": dialMultipath, "ask": ask, "ping": ping,

@@ -68,7 +68,7 @@ func (k *keeper) execSpec(r shim.ExecRequest) (*specs.Process, error) {
 	default:
 	}
 	p := k.withDefaults(r.Process)
-	u, err := k.root.User(p.User)
+	u, err := k.account(p.User)
 	if err != nil {
 		return nil, err
 	}

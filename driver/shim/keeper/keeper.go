@@ -44,6 +44,7 @@ type keeper struct {
 	wish      driver.Container
 	group     cgroup.Group
 	host      host
+	labels    struct{ process, mount string } // SELinux's
 	container *runc.Container
 	root      *runc.Rootfs // the container's own view of its root
 	init      *runc.Running

@@ -17,16 +17,21 @@ func inNetNS(path string, do func() error) error {
 	if path == "" {
 		return do()
 	}
+	return inNS(unix.CLONE_NEWNET, path, do)
+}
+
+// inNS runs do on a thread in the namespace of a kind at path.
+func inNS(kind int, path string, do func() error) error {
 	ns, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("open network namespace: %w", err)
+		return fmt.Errorf("open namespace: %w", err)
 	}
 	defer func() { _ = ns.Close() }()
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and no unlock: Go ends the thread with the goroutine
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("enter network namespace: %w", err)
+		if err := unix.Setns(int(ns.Fd()), kind); err != nil {
+			result <- fmt.Errorf("enter namespace %s: %w", path, err)
 			return
 		}
 		result <- do()

@@ -79,6 +79,13 @@ func (k *keeper) create() error {
 	if err := k.lookUpOwner(); err != nil {
 		return err
 	}
+	var err error
+	if options := k.wish.Security.SELinux; len(options) > 0 {
+		if k.labels.process, k.labels.mount, err = runc.Labels(options); err != nil {
+			return err
+		}
+		k.wish.RootFS.MountLabel = k.labels.mount
+	}
 	target, err := rootfs.Mount(k.wish.RootFS, k.wish.IDs, string(k.dir))
 	if err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
@@ -126,6 +133,9 @@ func (k *keeper) begin() error {
 	if err := k.dir.SetInit(k.init.PID()); err != nil {
 		return err
 	}
+	if err := k.setSysctls(); err != nil {
+		return err
+	}
 	k.started = time.Now()
 	if err := k.container.Begin(); err != nil {
 		return err
@@ -144,7 +154,7 @@ func (k *keeper) gather(target string) (bundle.Facts, error) {
 	var u runc.User
 	var err error
 	if k.wish.Work == nil {
-		if u, err = k.root.User(k.wish.Process.User); err != nil {
+		if u, err = k.account(k.wish.Process.User); err != nil {
 			return bundle.Facts{}, err
 		}
 	}
@@ -163,6 +173,9 @@ func (k *keeper) gather(target string) (bundle.Facts, error) {
 		return facts, err
 	}
 	facts.IDMappable = idMappable(k.wish)
+	if err := k.gatherSecurity(&facts); err != nil {
+		return facts, err
+	}
 	return facts, k.writeEtc(&facts)
 }
 
@@ -216,7 +229,11 @@ func (k *keeper) mountSys() (string, error) {
 		if err := k.closeEgress(); err != nil {
 			return err
 		}
-		return unix.Mount("sysfs", path, "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+		if !k.wish.Security.Privileged {
+			flags |= unix.MS_RDONLY
+		}
+		return unix.Mount("sysfs", path, "sysfs", flags, "")
 	})
 	if err != nil {
 		return "", fmt.Errorf("prepare network and sysfs: %w", err)

@@ -126,7 +126,7 @@ var _ action.World = (*world)(nil)
 // Run implements action.World.
 func (w *world) Run(ctx context.Context, c action.Command) (action.Status, error) {
 	k := w.k
-	u, err := k.root.User(c.User)
+	u, err := k.account(c.User)
 	if err != nil {
 		return action.Status{}, err
 	}
