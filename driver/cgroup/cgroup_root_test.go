@@ -5,6 +5,7 @@ package cgroup
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,4 +77,25 @@ func TestKill_refusesItself(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+}
+
+func TestMeter_endsWithTheGroup(t *testing.T) {
+	g := newGroup(t)
+	cmd := sleeper(t, g)
+	m, err := g.Meter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Read(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if err := g.RemoveSoon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Read(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error is %v", err)
+	}
 }

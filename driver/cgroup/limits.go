@@ -1,9 +1,13 @@
 package cgroup
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 )
+
+// noLimit is from where on a v1 memory limit means none.
+const noLimit = 1 << 62
 
 // Limits reads how much memory, in bytes, and how many processes the group may have; 0 is without limit.
 func (g Group) Limits() (memory, pids uint64, err error) {
@@ -26,5 +30,5 @@ func readNumber(path string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parseNumber(string(text))
+	return parse(bytes.TrimSpace(text))
 }

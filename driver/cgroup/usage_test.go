@@ -1,12 +1,12 @@
 package cgroup
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,42 +16,70 @@ import (
 func used() Usage {
 	return Usage{
 		CPUTotal: 2500 * time.Millisecond, CPUUser: 2 * time.Second, CPUSystem: 500 * time.Millisecond,
-		ThrottledPeriods: 7, MemoryUsage: 70 << 20, MemoryMax: 90 << 20, MemoryRSS: 40 << 20, MemoryCache: 24 << 20,
-		MemorySwap: 4096, PIDs: 9, OOMKills: 1,
+		ThrottledPeriods: 7, MemoryUsage: 62 << 20, MemoryMax: 90 << 20, MemoryRSS: 40 << 20, MemoryCache: 24 << 20,
+		MemorySwap: 4096,
 	}
 }
 
-func TestUsage_v2(t *testing.T) {
+func TestMeter_v2(t *testing.T) {
 	want := used()
-	want.ThrottledTime, want.MemoryLimit = 123456*time.Microsecond, 128<<20
-	got, err := usageV2(os.DirFS("testdata/v2"))
-	if err != nil || !cmp.Equal(got, want) {
-		t.Errorf("error %v, usage (-want +got):\n%s", err, cmp.Diff(want, got))
-	}
+	want.ThrottledTime = 123456 * time.Microsecond
+	check(t, sourcesV2("testdata/v2"), want)
 }
 
-func TestUsage_v1(t *testing.T) {
+func TestMeter_v1(t *testing.T) {
 	want := used()
-	want.ThrottledTime = 123456789 // and no limit: v1 writes a number near the largest
-	got, err := usageV1(func(name string) fs.FS { return os.DirFS(filepath.Join("testdata/v1", name)) })
-	if err != nil || !cmp.Equal(got, want) {
-		t.Errorf("error %v, usage (-want +got):\n%s", err, cmp.Diff(want, got))
+	want.ThrottledTime = 123456789
+	check(t, sourcesV1(func(name string) string { return filepath.Join("testdata/v1", name) }), want)
+}
+
+func check(t *testing.T, files []source, want Usage) {
+	t.Helper()
+	m, err := open(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for range 2 { // the files stay open
+		if got, err := m.Read(); err != nil || !cmp.Equal(got, want) {
+			t.Errorf("error %v, usage (-want +got):\n%s", err, cmp.Diff(want, got))
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _ = m.Read() }); n > 0 {
+		t.Errorf("a reading allocates %v times", n)
 	}
 }
 
-func TestUsage_whatIsMissingIsZero(t *testing.T) {
-	got, err := usageV2(fstest.MapFS{"memory.current": {Data: []byte("17\n")}, "memory.max": {Data: []byte("max\n")}})
-	if want := (Usage{MemoryUsage: 17, MemoryMax: 17}); err != nil || got != want {
-		t.Errorf("error %v, usage %+v, want %+v", err, got, want)
+func TestMeter_whatIsMissingIsZero(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "memory.current", "17\n")
+	check(t, sourcesV2(dir), Usage{MemoryUsage: 17, MemoryMax: 17})
+	if _, err := open(sourcesV2(t.TempDir())); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a group that is not there: %v", err)
 	}
 }
 
-func TestUsage_whatIsMalformedIsAnError(t *testing.T) {
-	for name, file := range map[string]string{"memory.current": "many", "cpu.stat": "usage_usec many", "memory.events": "oom_kill -1"} {
-		_, err := usageV2(fstest.MapFS{name: {Data: []byte(file)}})
-		if err == nil || !strings.Contains(err.Error(), name) {
+func TestMeter_whatIsMalformedIsAnError(t *testing.T) {
+	for name, text := range map[string]string{
+		"memory.current": "many", "cpu.stat": "usage_usec many", "memory.stat": "anon -1", "memory.peak": "", "memory.swap.current": "99999999999999999999",
+	} {
+		dir := t.TempDir()
+		write(t, dir, name, text)
+		m, err := open(sourcesV2(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Read(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: error is %v", name, err)
 		}
+		m.Close()
+	}
+}
+
+func write(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

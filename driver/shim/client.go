@@ -138,13 +138,13 @@ func (c *Client) Signal(ctx context.Context, name string) error {
 	return c.signalMain(sig)
 }
 
-// Stats reads what the container has used, from the host's files.
-func (c *Client) Stats(_ context.Context) (Stats, error) {
-	usage, err := c.group.Usage()
+// Meter reads what the container uses, from the host's files: the shim is not asked. Who asked for it closes it.
+func (c *Client) Meter() (*cgroup.Meter, error) {
+	m, err := c.group.Meter()
 	if errors.Is(err, fs.ErrNotExist) {
-		return usage, fmt.Errorf("%w: %w", ErrNotRunning, err)
+		return nil, fmt.Errorf("%w: %w", ErrNotRunning, err)
 	}
-	return usage, err
+	return m, err
 }
 
 // Events gives the task's events that no client has been given before, and goes on until the task's end or the

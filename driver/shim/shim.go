@@ -11,7 +11,8 @@
 //     through a pidfd that the client has held since it connected (before Linux 6.15: through the process connector,
 //     which the client listens to once it misses the shim). That contact was lost is never an exit: where the kernel
 //     did not tell, the error is ErrExitUnknown.
-//   - Stop, Signal and Stats need the shim only to know which processes are the task's main ones.
+//   - Stop and Signal need the shim only to know which processes are the task's main ones.
+//   - Meter reads what the container uses from the host's files.
 //   - Exec runs one more process, by the shim or, when that is gone, by a helper process of its own.
 //   - Destroy needs the directory only.
 //
@@ -83,8 +84,11 @@ const (
 	etcDir        = "etc"
 )
 
-// Stats is what a container has used.
-type Stats = cgroup.Usage
+// Usage is what a container has used.
+type Usage = cgroup.Usage
+
+// Meter reads it.
+type Meter = cgroup.Meter
 
 // Event is one step in a task's life. Its phases are driver.PhaseStarted, PhaseHealthy and PhaseEnded.
 type Event struct {

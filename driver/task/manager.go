@@ -248,13 +248,13 @@ func (m *Manager) Exec(ctx context.Context, taskID string, r shim.ExecRequest) (
 	return t.client.Exec(ctx, r)
 }
 
-// Stats reads what a task uses.
-func (m *Manager) Stats(ctx context.Context, taskID string) (shim.Stats, error) {
+// Meter returns what reads a task's usage, until the task has ended; the caller closes it.
+func (m *Manager) Meter(taskID string) (*shim.Meter, error) {
 	t, err := m.find(taskID)
 	if err != nil {
-		return shim.Stats{}, err
+		return nil, err
 	}
-	return t.client.Stats(ctx)
+	return t.client.Meter()
 }
 
 // Inspect returns what is known of a task, and its exit once it has ended.

@@ -1,7 +1,7 @@
 // Package task runs one node's tasks: it turns what a jobspec or a run info asks for into a container, starts it under
 // a shim of its own, and finds, stops and clears it again, whoever died in between.
 //
-// Call New once per plugin process, then Start, Recover, Wait, Stop, Signal, Exec, Stats and Destroy by Nomad's task id.
+// Call New once per plugin process, then Start, Recover, Wait, Stop, Signal, Exec, Meter and Destroy by Nomad's task id.
 // A Manager keeps nothing in memory that it could not learn again from its state directory: Recover and Destroy work for
 // ids that this process never started. Starting is a list of steps, each with its undo, so that a failed start leaves
 // no mount, cgroup, process, lease or directory behind.

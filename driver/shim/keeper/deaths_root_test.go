@@ -109,8 +109,10 @@ func TestShimDeath_goesOn(t *testing.T) {
 	if text := b.exec("echo", "still", "here"); text != "still here\n" {
 		t.Errorf("exec says %q", text)
 	}
-	if _, err := b.client.Stats(t.Context()); err != nil {
-		t.Errorf("stats: %v", err)
+	if meter, err := b.client.Meter(); err != nil {
+		t.Errorf("meter: %v", err)
+	} else {
+		meter.Close()
 	}
 	// Its main process is process 1, whose child waits for the signal.
 	fresh, err := shim.Connect(b.dir)
