@@ -69,6 +69,8 @@ type Mount struct {
 	// IDMapped asks that container ids are stored as they are (vcap's files belong to 2000 on the host's disk)
 	// instead of shifted into the container's range. Where a file system cannot, the mount is made plain.
 	IDMapped bool `json:"id_mapped,omitempty"`
+	// Counted adds what is below Source to what the task may write (Container.Disk).
+	Counted bool `json:"counted,omitempty"`
 }
 
 // Limits are a container's resource limits. Zero means unlimited, save for PIDs, which is always limited.
@@ -123,6 +125,7 @@ type Container struct {
 	IDs    IDRange `json:"ids"`
 	Mounts []Mount `json:"mounts,omitempty"`
 	Limits Limits  `json:"limits"`
+	Disk   Disk    `json:"disk,omitzero"`
 	// Cgroup is the task's cgroup as Nomad made it, relative to the cgroup mount ("/nomad/<scope>" on v1,
 	// "/nomad.slice/share.slice/<scope>" on v2); empty makes one of our own.
 	Cgroup string `json:"cgroup,omitempty"`
@@ -176,6 +179,8 @@ type Exit struct {
 	Signal int `json:"signal,omitempty"`
 	// OOMKilled is true when the kernel killed a process of the container for want of memory.
 	OOMKilled bool `json:"oom_killed,omitempty"`
+	// DiskExceeded says why the task was stopped for what it had written; empty when it was not.
+	DiskExceeded string `json:"disk_exceeded,omitempty"`
 	// Reason is Diego's text for a failed action tree ("APP/PROC/WEB: Exited with status 3"), at most 1024 bytes;
 	// empty when the tree succeeded or there was none.
 	Reason string `json:"reason,omitempty"`

@@ -13,16 +13,23 @@ const (
 	AnnotationResult = "drover_result"
 	// AnnotationMillis is how long a phase took, in milliseconds.
 	AnnotationMillis = "drover_ms"
+	// AnnotationDiskUsed and AnnotationDiskLimit are bytes; files have their own.
+	AnnotationDiskUsed   = "drover_disk_used"
+	AnnotationDiskLimit  = "drover_disk_limit"
+	AnnotationFilesUsed  = "drover_files_used"
+	AnnotationFilesLimit = "drover_files_limit"
 	// AnnotationAddress is the container's own IP address.
 	AnnotationAddress = "drover_address"
 )
 
 // Phases in the life of a container, in order. Started is sent for every container, Healthy only for an LRP (once its
-// checks passed, or at once when it has none), Ended for every container that ran an action tree.
+// checks passed, or at once when it has none), Ended for every container that ran an action tree. Disk comes in between,
+// when a task is near its limit of disk space or beyond it.
 const (
 	PhasePull    = "pull"
 	PhaseFetch   = "fetch"
 	PhaseStarted = "started"
 	PhaseHealthy = "healthy"
+	PhaseDisk    = "disk"
 	PhaseEnded   = "ended"
 )

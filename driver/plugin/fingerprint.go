@@ -83,6 +83,9 @@ func (d *Driver) facts(ctx context.Context) probe.Facts {
 	if testable(facts) {
 		facts.Trial = d.tried(facts)
 	}
+	if facts.Enabled && facts.Root {
+		facts.Quota, facts.QuotaDefault = d.quota(), d.node.Disk.Default
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.node.Stacks)) {
 		dir := d.node.Stacks[name].RootFS
 		if info, err := os.Stat(dir); dir != "" && (err != nil || !info.IsDir()) {
@@ -112,6 +115,15 @@ func (d *Driver) tried(f probe.Facts) *probe.Trial {
 	}
 	r := verdict.Result
 	return &probe.Trial{Error: verdict.Cause, UserNS: r.UserNS, IDMap: r.IDMap, Seccomp: r.Seccomp}
+}
+
+// quota says how use of disk is limited; why not by the kernel is logged once.
+func (d *Driver) quota() string {
+	way, cause := d.tasks.Quota()
+	if cause != nil {
+		d.quotaTold.Do(func() { d.log.Info("use of disk is limited by measuring", "cause", cause) })
+	}
+	return way
 }
 
 func fingerprint(r probe.Report) *drivers.Fingerprint {

@@ -38,6 +38,8 @@ type Driver struct {
 	looking sync.Mutex // guards prober
 	prober  probe.Prober
 	trial   selftest.Trial
+	// quotaTold is done once the log says why disk is limited by measuring.
+	quotaTold sync.Once
 }
 
 var (

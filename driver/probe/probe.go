@@ -21,6 +21,9 @@ type Facts struct {
 	MissingControllers []string
 	// MaxUserNamespaces is the kernel's limit; 0 forbids user namespaces.
 	MaxUserNamespaces int
+	// Quota is how tasks' use of disk is limited: "project" by the kernel, or "measured". QuotaDefault is the limit of a task
+	// that does not say.
+	Quota, QuotaDefault string
 	// Shim is the shim's path, ShimVersion its answer; ShimError says why there is none.
 	Shim        string
 	ShimVersion string
@@ -115,9 +118,11 @@ func attributes(f Facts) map[string]string {
 		"driver.drover.userns":  flag(trial.UserNS),
 		"driver.drover.idmap":   flag(trial.IDMap),
 		"driver.drover.seccomp": flag(trial.Seccomp),
-		// What containers write is not limited, and no AppArmor profile is loaded, by any version so far.
-		"driver.drover.quota":    flag(false),
+		// No AppArmor profile is loaded by any version so far.
 		"driver.drover.apparmor": flag(false),
+	}
+	if f.Quota != "" {
+		a["driver.drover.quota"], a["driver.drover.quota.default"] = f.Quota, f.QuotaDefault
 	}
 	if f.ShimVersion != "" {
 		a["driver.drover.shim"] = f.ShimVersion

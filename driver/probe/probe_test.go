@@ -11,7 +11,7 @@ import (
 
 func good() Facts {
 	return Facts{
-		Enabled: true, Root: true, Kernel: "6.1.0-18-amd64", Cgroup: "v2", MaxUserNamespaces: 9, Trial: &Trial{UserNS: true, IDMap: true, Seccomp: true},
+		Enabled: true, Root: true, Kernel: "6.1.0-18-amd64", Cgroup: "v2", MaxUserNamespaces: 9, Trial: &Trial{UserNS: true, IDMap: true, Seccomp: true}, Quota: "measured", QuotaDefault: "10G",
 		Shim: "/opt/drover-shim", ShimVersion: "1.2", Version: "1.2", Stacks: []string{"cflinuxfs4"},
 	}
 }
@@ -86,7 +86,7 @@ func TestJudge_attributes(t *testing.T) {
 	want := map[string]string{
 		"driver.drover": "1", "driver.drover.version": "1.2", "driver.drover.kernel": "6.1.0-18-amd64", "driver.drover.cgroup": "v2",
 		"driver.drover.userns": "1", "driver.drover.idmap": "1", "driver.drover.seccomp": "1", "driver.drover.shim": "1.2",
-		"driver.drover.stack.cflinuxfs4": "1", "driver.drover.quota": "0", "driver.drover.apparmor": "0",
+		"driver.drover.stack.cflinuxfs4": "1", "driver.drover.quota": "measured", "driver.drover.quota.default": "10G", "driver.drover.apparmor": "0",
 	}
 	if diff := cmp.Diff(want, Judge(good()).Attributes); diff != "" {
 		t.Errorf("attributes (-want +got):\n%s", diff)

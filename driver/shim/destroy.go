@@ -12,6 +12,7 @@ import (
 	"drover/driver"
 	"drover/driver/cgroup"
 	"drover/driver/egress"
+	"drover/driver/quota"
 )
 
 // Destroy ends whatever is left of a task and removes its cgroups and its state directory, from what the directory
@@ -26,10 +27,26 @@ func Destroy(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := freeProject(dir); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove state directory: %w", err)
 	}
 	return nil
+}
+
+// freeProject takes the limit from the project that a task's files belong to. Its use ends with the files.
+func freeProject(dir string) error {
+	c, err := readContainer(dir)
+	if errors.Is(err, ErrGone) || c.Disk.Project == 0 {
+		return nil
+	}
+	disk := Dir(dir).Disk()
+	if _, statErr := os.Stat(disk); errors.Is(statErr, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, quota.SetLimit(disk, c.Disk.Project, quota.Amount{}))
 }
 
 // abandon does Destroy's work but for the directory. It has a deadline of its own: a caller that gave up is no reason

@@ -32,6 +32,9 @@ func (d Dir) Runc() string { return filepath.Join(string(d), runcDir) }
 // Etc is where the files that are bound into the container's /etc are.
 func (d Dir) Etc() string { return filepath.Join(string(d), etcDir) }
 
+// Disk is where the files are that the container writes outside of its mounts.
+func (d Dir) Disk() string { return filepath.Join(string(d), diskDir) }
+
 // SetShim notes the calling process as the task's shim.
 func (d Dir) SetShim() error {
 	id, err := identify(os.Getpid())

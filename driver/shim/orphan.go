@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,10 @@ func (c *Client) waitWithoutShim(ctx context.Context) (driver.Exit, error) {
 		return driver.Exit{}, fmt.Errorf("the shim was killed, and the container ended before this plugin looked: %w", ErrExitUnknown)
 	}
 	c.listen()
-	if err := waitPidfd(ctx, c.pidfd); err != nil {
+	guard := c.guardDisk(ctx)
+	err := waitPidfd(ctx, c.pidfd)
+	exceeded := guard()
+	if err != nil {
 		return driver.Exit{}, err
 	}
 	status, err := exitOfPidfd(ctx, c.pidfd)
@@ -62,10 +66,11 @@ func (c *Client) waitWithoutShim(ctx context.Context) (driver.Exit, error) {
 	if kills, err := c.group.OOMKills(); err == nil {
 		exit.OOMKilled = kills > 0 && exit.Signal != 0
 	}
+	exit.DiskExceeded = exceeded
 	if c.container.Work != nil {
 		// Process 1 of such a container is only the reaper: that it ended well says nothing of the work.
 		exit.Code, exit.Signal = 1, 0
-		exit.Reason = "the shim of the task was killed, so that nobody saw how its work ended"
+		exit.Reason = cmp.Or(exceeded, "the shim of the task was killed, so that nobody saw how its work ended")
 	}
 	if err := writeJSON(c.dir, exitFile, exit); err != nil {
 		return exit, err

@@ -82,6 +82,7 @@ const (
 	seenFile      = "events.seen"
 	runcDir       = "runc"
 	etcDir        = "etc"
+	diskDir       = "disk"
 )
 
 // Usage is what a container has used.

@@ -43,7 +43,7 @@ func limits(r Resources, pids int64, cpuHardLimit bool, cpus int) driver.Limits 
 	}
 	if cpuHardLimit && r.CPUFraction > 0 {
 		l.CPUPeriod = quotaPeriod
-		l.CPUQuota = quota(r.CPUFraction, quotaPeriod, cpus)
+		l.CPUQuota = cpuQuota(r.CPUFraction, quotaPeriod, cpus)
 	}
 	// On v1 Nomad's own cpuset cgroup, which processes are moved to, says which cores.
 	if r.Cores != "" && !strings.HasPrefix(r.CpusetCgroup, cpusetMount) {
@@ -52,7 +52,7 @@ func limits(r Resources, pids int64, cpuHardLimit bool, cpus int) driver.Limits 
 	return l
 }
 
-// quota is a part of the node's processors for each period; a millisecond is the least that the kernel takes.
-func quota(fraction float64, period uint64, cpus int) int64 {
+// cpuQuota is a part of the node's processors for each period; a millisecond is the least that the kernel takes.
+func cpuQuota(fraction float64, period uint64, cpus int) int64 {
 	return max(int64(fraction*float64(period)*float64(cpus)), 1000)
 }

@@ -34,6 +34,9 @@ type facts struct {
 	// kernelLogs says that egress rules can log; nodeAddrs are the node's own addresses, when rules name them.
 	kernelLogs bool
 	nodeAddrs  []driver.AddrRange
+	// project is the task's project id, 0 for none; imageUse is how much of its disk space the image takes.
+	project  uint32
+	imageUse int64
 	// cpus is the number of processors of the node.
 	cpus int
 }

@@ -26,6 +26,7 @@ type definition struct {
 	trustedCertsTarget string
 	maxPIDs            int64
 	egress             []*models.SecurityGroupRule
+	diskMB             int64
 	ports              []uint32
 	// ignored names the fields that are set and that this driver does not honour.
 	ignored []string
@@ -50,14 +51,13 @@ func lrpDefinition(l *models.DesiredLRP) definition {
 	d := definition{
 		lrp: true, rootFS: l.RootFs, username: l.ImageUsername, password: l.ImagePassword, env: l.EnvironmentVariables,
 		first: l.Setup, main: l.Action, cached: l.CachedDependencies, layers: l.ImageLayers, downloadUser: l.LegacyDownloadUser,
-		trustedCertsTarget: l.TrustedSystemCertificatesPath, maxPIDs: int64(l.MaxPids), ports: l.Ports,
+		trustedCertsTarget: l.TrustedSystemCertificatesPath, maxPIDs: int64(l.MaxPids), diskMB: int64(l.DiskMb), ports: l.Ports,
 		egress: l.EgressRules,
 	}
 	d.ignore("privileged", l.Privileged)
 	d.ignore("volume_mounts", len(l.VolumeMounts) > 0)
 	d.ignore("volume_mounted_files", len(l.VolumeMountedFiles) > 0)
 	d.ignore("sidecars", len(l.Sidecars) > 0)
-	d.ignore("disk_mb", l.DiskMb > 0)
 	d.ignore("log_rate_limit", l.LogRateLimit.GetBytesPerSecond() > 0)
 	d.ignore("certificate_properties", l.CertificateProperties != nil)
 	return d
@@ -67,13 +67,12 @@ func taskDefinition(t *models.TaskDefinition) definition {
 	d := definition{
 		rootFS: t.RootFs, username: t.ImageUsername, password: t.ImagePassword, env: t.EnvironmentVariables,
 		first: t.Action, main: t.Action, cached: t.CachedDependencies, layers: t.ImageLayers, downloadUser: t.LegacyDownloadUser,
-		trustedCertsTarget: t.TrustedSystemCertificatesPath, maxPIDs: int64(t.MaxPids),
+		trustedCertsTarget: t.TrustedSystemCertificatesPath, maxPIDs: int64(t.MaxPids), diskMB: int64(t.DiskMb),
 		egress: t.EgressRules,
 	}
 	d.ignore("privileged", t.Privileged)
 	d.ignore("volume_mounts", len(t.VolumeMounts) > 0)
 	d.ignore("volume_mounted_files", len(t.VolumeMountedFiles) > 0)
-	d.ignore("disk_mb", t.DiskMb > 0)
 	d.ignore("log_rate_limit", t.LogRateLimit.GetBytesPerSecond() > 0)
 	d.ignore("certificate_properties", t.CertificateProperties != nil)
 	return d

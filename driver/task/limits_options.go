@@ -80,7 +80,7 @@ func (f facts) applyLimit(c *driver.Container) error {
 	l.OOMScoreAdj = max(w.OOMScoreAdj, f.node.Limit.OOMScoreAdj)
 	if w.CPUPeriod > 0 && l.CPUQuota > 0 {
 		l.CPUPeriod = uint64(w.CPUPeriod)
-		l.CPUQuota = quota(f.req.Resources.CPUFraction, l.CPUPeriod, f.cpus)
+		l.CPUQuota = cpuQuota(f.req.Resources.CPUFraction, l.CPUPeriod, f.cpus)
 	}
 	return errors.Join(w.memoryHardLimit(f.req.Resources, l), f.applyCPUSet(c))
 }

@@ -32,14 +32,16 @@ type Manager struct {
 	// life ends when the plugin does; tasks go on.
 	life context.Context //nolint:containedctx // StartTask has no context of its own, and the plugin's end must stop a pull
 
-	open  sync.Once
-	err   error
-	store *image.Store
-	pool  *idPool
+	open     sync.Once
+	err      error
+	store    *image.Store
+	pool     *idPool
+	projects *projects
 
 	mu    sync.Mutex
 	tasks map[string]*Task
 
+	sizes  sync.Map // of layers, by directory
 	warned sync.Map // what was logged once: names of ignored fields, exposed directories
 }
 
@@ -80,6 +82,9 @@ func (m *Manager) prepare() error {
 			return
 		}
 		if m.pool, m.err = openIDPool(filepath.Join(m.node.StateDir, "ranges"), m.node.IDs); m.err != nil {
+			return
+		}
+		if m.projects, m.err = openProjects(filepath.Join(m.node.StateDir, "projects"), m.node.Disk.ProjectBase); m.err != nil {
 			return
 		}
 		m.store, m.err = image.Open(image.Options{
@@ -301,5 +306,5 @@ func (m *Manager) wipe(ctx context.Context, containerID string) error {
 	if err := shim.Destroy(ctx, m.dir(containerID)); err != nil {
 		return err
 	}
-	return errors.Join(m.pool.Release(containerID), m.store.Release(containerID))
+	return errors.Join(m.pool.Release(containerID), m.projects.Release(containerID), m.store.Release(containerID))
 }

@@ -71,6 +71,7 @@ func (s *start) steps() []step {
 		{name: "root file system", do: s.prepareRoot},
 		{name: "fetch", do: s.fetchLayers},
 		{name: "lease", do: s.lease, undo: func() error { return s.m.store.Release(id) }},
+		{name: "disk", do: s.reserveDisk, undo: func() error { return s.m.projects.Release(id) }},
 		{name: "assemble", do: s.assemble},
 		{name: "start", do: s.start, undo: s.destroy},
 	}

@@ -14,6 +14,10 @@
 //	remove FILE…        delete files
 //	mkdir DIR           make a directory
 //	link TARGET NAME    make a symbolic link
+//	fill FILE MIB       write so many MiB to a file and say so; fails with the kernel's error
+//	litter DIR N        make N empty files in a directory, which is made, and say so
+//	hidden FILE MIB     write so many MiB to a file that is unlinked at once, print "hidden", wait
+//	project FILE ID     make a file part of a project
 //	id                  print uid, gid, groups, working directory
 //	stat FILE…          print mode, uid, gid and name of each
 //	ls DIR              list a directory
@@ -65,6 +69,7 @@ func table() map[string]func([]string) error {
 	return map[string]func([]string) error{
 		"echo": echo, "err": echoErr, "env": env, "exit": exit, "cat": cat, "write": write, "append": appendTo,
 		"rename": rename, "remove": remove, "mkdir": mkdir, "link": link, "readlink": readlink,
+		"fill": fill, "litter": litter, "hidden": hidden, "project": project,
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
 		"room": room, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "dialmp": dialMultipath, "ask": ask, "ping": ping,

@@ -59,6 +59,7 @@ type keeper struct {
 	mu       sync.Mutex
 	mains    map[*runc.Running]bool // running main processes of Work
 	stopping *stop                  // set once somebody asked for the end
+	tooMuch  string                 // set once the task was killed for what it had written
 
 	cancelWork context.CancelFunc
 
@@ -99,7 +100,9 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 		defer close(served)
 		shim.Serve(ctx, listener, k.wish.ID, k, log)
 	}()
+	unwatch := k.watchDisk(ctx)
 	k.keep(ctx)
+	unwatch()
 	err = errors.Join(k.finish(), listener.Close())
 	<-served
 	return err
@@ -141,6 +144,7 @@ func (k *keeper) finish() error {
 	} else {
 		k.exit.OOMKilled = kills > 0 && k.exit.Code != 0
 	}
+	k.blameDisk()
 	k.exit.Started, k.exit.Ended = k.started, time.Now()
 	if k.wish.Work != nil {
 		k.emit(endedEvent(k.exit))

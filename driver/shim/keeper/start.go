@@ -86,6 +86,9 @@ func (k *keeper) create() error {
 		}
 		k.wish.RootFS.MountLabel = k.labels.mount
 	}
+	if err := k.limitDisk(); err != nil {
+		return err
+	}
 	target, err := rootfs.Mount(k.wish.RootFS, k.wish.IDs, string(k.dir))
 	if err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
@@ -170,6 +173,9 @@ func (k *keeper) gather(target string) (bundle.Facts, error) {
 		return facts, err
 	}
 	if k.wish.Mounts, err = k.pin(k.wish.Mounts); err != nil {
+		return facts, err
+	}
+	if err := k.adoptCounted(); err != nil {
 		return facts, err
 	}
 	facts.IDMappable = idMappable(k.wish)
