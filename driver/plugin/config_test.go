@@ -59,6 +59,7 @@ func TestConfig_defaults(t *testing.T) {
 		IDs:  task.IDs{HostBase: task.DefaultHostBase, Size: task.DefaultIDSize, Count: task.DefaultIDCount},
 		PIDs: task.DefaultPIDs, MaxPIDs: task.DefaultMaxPIDs, PullTimeout: task.DefaultPullTimeout, Seccomp: "default",
 		Network: task.NetworkConfig{Egress: task.EgressConfig{BlockMetadata: true, MaxRules: task.DefaultMaxEgressRules}},
+		Disk:    task.DiskConfig{Default: "10G", Max: "100G", ProjectBase: 1 << 30},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -81,6 +82,13 @@ pids_limit = 10
 max_pids_limit = 20
 image_pull_timeout = "1h"
 seccomp = "off"
+disk {
+  default = "1G"
+  max = "unlimited"
+  inodes = 5000
+  scope = "total"
+  project_id_base = 70000
+}
 stack "cflinuxfs4" {
   rootfs = "/srv/cflinuxfs4"
 }
@@ -133,6 +141,7 @@ egress {
 			Deny:  []egress.Text{{Protocol: "tcp", Destinations: []string{"node"}, Ports: []string{"4646-4648"}}},
 			Allow: []egress.Text{{Protocol: "icmp", Destinations: []string{"10.0.0.0/8"}, ICMPType: new(int64(0)), ICMPCode: new(int64(-1)), Log: true}},
 		}},
+		Disk: task.DiskConfig{Default: "1G", Max: "unlimited", Inodes: 5000, Scope: "total", ProjectBase: 70000},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -147,12 +156,18 @@ func TestSetConfig_refusesByName(t *testing.T) {
 		"egress {\n  deny {\n    protocol = \"tcp\"\n    destinations = [\"here\"]\n  }\n}":  "egress.deny[0].destinations",
 		"egress {\n  default = \"closed\"\n  allow {\n    protocol = \"tcp\"\n  }\n}":        "egress.allow[0].destinations",
 		"egress {\n  allow {\n    protocol = \"all\"\n    destinations = [\"::/0\"]\n  }\n}": "egress.allow: is for",
-		"egress {\n  max_rules = -1\n}":           "egress.max_rules",
-		"stack \"a\" {}":                          `stack "a": exactly one of image and rootfs`,
-		"userns {\n  host_base = 5\n}":            "userns.host_base",
-		"pids_limit = 99\nmax_pids_limit = 9":     "pids_limit",
-		"tls {\n  cert_file = \"/c\"\n}":          "tls",
-		"seccomp = \"a\"\nimage_dir = \"images\"": "image_dir",
+		"egress {\n  max_rules = -1\n}":             "egress.max_rules",
+		"stack \"a\" {}":                            `stack "a": exactly one of image and rootfs`,
+		"userns {\n  host_base = 5\n}":              "userns.host_base",
+		"pids_limit = 99\nmax_pids_limit = 9":       "pids_limit",
+		"tls {\n  cert_file = \"/c\"\n}":            "tls",
+		"seccomp = \"a\"\nimage_dir = \"images\"":   "image_dir",
+		"disk {\n  default = \"0\"\n}":              "disk.default",
+		"disk {\n  default = \"200G\"\n}":           "disk.default: 200G is more than disk.max, 100G",
+		"disk {\n  max = \"-1\"\n}":                 "disk.max",
+		"disk {\n  inodes = -1\n}":                  "disk.inodes",
+		"disk {\n  scope = \"all\"\n}":              "disk.scope",
+		"disk {\n  project_id_base = 4294967295\n}": "disk.project_id_base",
 	} {
 		var c config
 		parse(t, configSpec(), body, &c)

@@ -146,7 +146,11 @@ func (d *Driver) WaitTask(ctx context.Context, taskID string) (<-chan *drivers.E
 }
 
 func exitResult(e driver.Exit) *drivers.ExitResult {
-	return &drivers.ExitResult{ExitCode: e.Code, Signal: e.Signal, OOMKilled: e.OOMKilled}
+	r := &drivers.ExitResult{ExitCode: e.Code, Signal: e.Signal, OOMKilled: e.OOMKilled}
+	if e.DiskExceeded != "" {
+		r.Err = errors.New(e.DiskExceeded) // which Nomad shows with the task's end
+	}
+	return r
 }
 
 // StopTask ends a task and returns once it is dead.

@@ -16,7 +16,6 @@
 package quota
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -74,46 +73,6 @@ const (
 	MaxBytes  = int64(1) << 50
 	MaxInodes = int64(math.MaxUint32)
 )
-
-// ParseSize reads a size as Docker's options have it: a whole number of bytes, or of the binary units k, m, g, t, in
-// either case and with or without b or ib behind.
-func ParseSize(text string) (int64, error) {
-	lower := strings.ToLower(strings.TrimSpace(text))
-	digits := strings.TrimRight(lower, "bikmgt")
-	unit := lower[len(digits):]
-	shift, known := shiftOf(unit)
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if errors.Is(err, strconv.ErrRange) && known {
-		return 0, fmt.Errorf("%q is more than the largest limit, %s", text, FormatSize(MaxBytes))
-	}
-	if err != nil || !known || strings.HasPrefix(digits, "+") {
-		return 0, fmt.Errorf("%q is no size; write a whole number of bytes, or one with a unit such as 512M or 10G", text)
-	}
-	switch {
-	case n <= 0:
-		return 0, fmt.Errorf("%q must be more than zero", text)
-	case n > MaxBytes>>shift:
-		return 0, fmt.Errorf("%q is more than the largest limit, %s", text, FormatSize(MaxBytes))
-	}
-	return n << shift, nil
-}
-
-// shiftOf returns the power of two that a unit stands for.
-func shiftOf(unit string) (shift uint, known bool) {
-	switch unit {
-	case "", "b":
-		return 0, true
-	case "k", "kb", "kib":
-		return 10, true
-	case "m", "mb", "mib":
-		return 20, true
-	case "g", "gb", "gib":
-		return 30, true
-	case "t", "tb", "tib":
-		return 40, true
-	}
-	return 0, false
-}
 
 // FormatSize writes a size for people.
 func FormatSize(bytes int64) string {

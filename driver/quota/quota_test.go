@@ -2,44 +2,9 @@ package quota
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 )
-
-func TestParseSize(t *testing.T) {
-	for text, want := range map[string]int64{
-		"1": 1, "512": 512, "1b": 1, "10k": 10 << 10, "10K": 10 << 10, "10kb": 10 << 10, "7M": 7 << 20, "7MiB": 7 << 20, "10G": 10 << 30,
-		"10g": 10 << 30, "10GB": 10 << 30, " 2T ": 2 << 40, "1024T": 1 << 50,
-	} {
-		got, err := ParseSize(text)
-		if err != nil || got != want {
-			t.Errorf("%q: %d, %v; want %d", text, got, err, want)
-		}
-	}
-	for text, want := range map[string]string{
-		"": "is no size", "G": "is no size", "10X": "is no size", "1.5G": "is no size", "1e9": "is no size", "0x10": "is no size",
-		"10Gi": "is no size", "ten": "is no size", "1 G": "is no size", "+1G": "is no size", "1Gk": "is no size", "10bb": "is no size",
-		"0": "more than zero", "-1": "more than zero", "-10G": "more than zero", "-0": "more than zero",
-		"1025T": "largest limit", "9223372036854775807": "largest limit", "9223372036854775808": "largest limit",
-		"18446744073709551615": "largest limit", "17592186044416M": "largest limit", "99999999999999999999G": "largest limit",
-	} {
-		if got, err := ParseSize(text); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %d, %v; want an error about %q", text, got, err, want)
-		}
-	}
-}
-
-func FuzzParseSize(f *testing.F) {
-	for _, seed := range []string{"10G", "-1", "1024T", "1ib", "9223372036854775808k"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if n, err := ParseSize(text); err == nil && (n < 1 || n > MaxBytes) {
-			t.Errorf("%q: %d", text, n)
-		}
-	})
-}
 
 func TestAmount(t *testing.T) {
 	limit := Amount{Bytes: 10 << 30, Inodes: 1000}

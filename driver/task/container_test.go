@@ -55,7 +55,7 @@ func stories(t *testing.T) map[string]facts {
 	lrp.info = &driver.RunInfo{Kind: driver.KindLRP, GUID: "process-guid", Definition: []byte("definition")}
 	lrp.def = definition{
 		lrp: true, maxPIDs: 99, ports: []uint32{8080}, trustedCertsTarget: "/etc/cf-system-certificates",
-		env: []*models.EnvironmentVariable{{Name: "SECRET", Value: "s3"}},
+		env:    []*models.EnvironmentVariable{{Name: "SECRET", Value: "s3"}},
 		egress: []*models.SecurityGroupRule{{Protocol: "udp", Destinations: []string{"0.0.0.0/0"}, Ports: []uint32{53}}},
 	}
 	lrp.node.Network.Egress.BlockMetadata = true

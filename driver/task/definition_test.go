@@ -120,7 +120,7 @@ func TestDecodeDefinition_namesWhatIsIgnored(t *testing.T) {
 		VolumeMountedFiles: []*models.File{{}}, Sidecars: []*models.Sidecar{{}}, DiskMb: 1,
 		LogRateLimit: &models.LogRateLimit{BytesPerSecond: 5}, CertificateProperties: &models.CertificateProperties{},
 	}
-	want := []string{"privileged", "volume_mounts", "volume_mounted_files", "sidecars", "disk_mb", "log_rate_limit", "certificate_properties"}
+	want := []string{"privileged", "volume_mounts", "volume_mounted_files", "sidecars", "log_rate_limit", "certificate_properties"}
 	if diff := cmp.Diff(want, lrpDefinition(lrp).ignored); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

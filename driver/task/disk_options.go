@@ -41,7 +41,21 @@ func parseLimit(text string) (int64, error) {
 	if text == Unlimited || text == "" {
 		return 0, nil
 	}
-	return quota.ParseSize(text)
+	return parseDisk(text)
+}
+
+// parseDisk reads a size that is a limit.
+func parseDisk(text string) (int64, error) {
+	size, err := parseBytes(text)
+	switch {
+	case err != nil:
+		return 0, err
+	case size == 0:
+		return 0, fmt.Errorf("%q must be more than zero", text)
+	case size > quota.MaxBytes:
+		return 0, fmt.Errorf("%q is more than the largest limit, %s", text, quota.FormatSize(quota.MaxBytes))
+	}
+	return size, nil
 }
 
 func (c DiskConfig) validate() error {
@@ -102,7 +116,7 @@ func (w DiskWish) limit(node DiskConfig) (quota.Amount, error) {
 }
 
 func (c DiskConfig) size(text string) (int64, error) {
-	size, err := quota.ParseSize(text)
+	size, err := parseDisk(text)
 	if err != nil {
 		return 0, err
 	}
