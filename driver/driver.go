@@ -57,7 +57,7 @@ type RootFS struct {
 	MountLabel string `json:"mount_label,omitempty"`
 }
 
-// Mount binds a host path into the container.
+// Mount binds a host path into the container, or memory.
 type Mount struct {
 	Source string `json:"source"`
 	// Base, when set, is a directory above Source below which nothing on the way is to be a link: others can write there.
@@ -67,10 +67,20 @@ type Mount struct {
 	// NoExec, NoSuid and NoDev are added to the mount's options.
 	NoExec bool `json:"no_exec,omitempty"`
 	// IDMapped asks that container ids are stored as they are (vcap's files belong to 2000 on the host's disk)
-	// instead of shifted into the container's range. Where a file system cannot, the mount is made plain.
+	// instead of shifted into the container's range. Where a file system cannot, the mount is made plain, and an event says so.
 	IDMapped bool `json:"id_mapped,omitempty"`
 	// Counted adds what is below Source to what the task may write (Container.Disk).
 	Counted bool `json:"counted,omitempty"`
+	// Recursive brings what is mounted below Source too.
+	Recursive bool `json:"recursive,omitempty"`
+	// Propagation is empty for none, or one of the Propagation constants.
+	Propagation string `json:"propagation,omitempty"`
+	// Create makes the directories of Source below Base that are missing.
+	Create bool `json:"create,omitempty"`
+	// Tmpfs mounts memory instead of Source.
+	Tmpfs *Tmpfs `json:"tmpfs,omitempty"`
+	// Image mounts the root file system's own directory at Target instead of Source: it stays writable when / is not.
+	Image bool `json:"image,omitempty"`
 }
 
 // Limits are a container's resource limits. Zero means unlimited, save for PIDs, which is always limited.
@@ -200,4 +210,6 @@ type ImageConfig struct {
 	WorkingDir   string   `json:"working_dir,omitempty"`
 	StopSignal   string   `json:"stop_signal,omitempty"`
 	ExposedPorts []string `json:"exposed_ports,omitempty"`
+	// Volumes are directories that the image declares to be written to.
+	Volumes []string `json:"volumes,omitempty"`
 }

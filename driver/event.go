@@ -32,4 +32,6 @@ const (
 	PhaseHealthy = "healthy"
 	PhaseDisk    = "disk"
 	PhaseEnded   = "ended"
+	// PhaseWarning is no phase: something is not as one would expect, and the container runs nevertheless.
+	PhaseWarning = "warning"
 )

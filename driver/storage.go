@@ -10,3 +10,16 @@ type Owner struct {
 	// Layers is how many of the lowest layers are the image's. Those above hold what belongs to the right user already.
 	Layers int `json:"layers"`
 }
+
+// How mounts that are made later come through a mount: from the host into the container, or in both directions.
+const (
+	PropagationSlave  = "slave"
+	PropagationShared = "shared"
+)
+
+// Tmpfs is a file system in memory, which counts as the container's memory.
+type Tmpfs struct {
+	SizeBytes int64 `json:"size_bytes"`
+	// Mode is that of its root directory.
+	Mode uint32 `json:"mode"`
+}

@@ -58,6 +58,8 @@ type Facts struct {
 	Init string
 	// IDMappable tells which mounts' sources, by path, can be mounted id-mapped.
 	IDMappable map[string]bool
+	// IDMappableTree tells the same of what is mounted below them, too.
+	IDMappableTree map[string]bool
 }
 
 // User is an account in the container.

@@ -55,6 +55,20 @@ func TestSpec(t *testing.T) {
 			c.Limits.ShmBytes, c.Limits.OOMScoreAdj = 1<<20, 300
 			c.Limits.Ulimits = []driver.Ulimit{{Name: "stack", Soft: 1 << 20, Hard: driver.Unlimited}}
 		}},
+		{"every-kind-of-mount", func(c *driver.Container, f *Facts) {
+			c.Mounts = []driver.Mount{
+				{Source: "/image", Target: "/data", Image: true},
+				{Source: "/vol", Target: "/vol", IDMapped: true, Recursive: true},
+				{Source: "/partly", Target: "/partly", IDMapped: true, Recursive: true},
+				{Source: "/plain", Target: "/plain", IDMapped: true, Recursive: true, ReadOnly: true},
+				{Source: "/vol", Target: "/slave", Recursive: true, Propagation: driver.PropagationSlave},
+				{Source: "/vol", Target: "/shared", Recursive: true, Propagation: driver.PropagationShared},
+				{Target: "/cache", NoExec: true, Tmpfs: &driver.Tmpfs{SizeBytes: 1 << 20, Mode: 0o1777}},
+				{Target: "/ro", ReadOnly: true, Tmpfs: &driver.Tmpfs{SizeBytes: 4096, Mode: 0o755}},
+			}
+			f.IDMappable = map[string]bool{"/vol": true, "/partly": true}
+			f.IDMappableTree = map[string]bool{"/vol": true}
+		}},
 		{"work-on-v1-without-userns", func(c *driver.Container, f *Facts) {
 			c.IDs, c.NetNS, c.Work, c.Process = driver.IDRange{}, "", &driver.Work{}, driver.Process{}
 			c.CpusetCgroup, c.Limits = "/sys/fs/cgroup/cpuset/nomad/share", driver.Limits{CPUSet: "0-1"}

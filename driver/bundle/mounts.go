@@ -79,23 +79,63 @@ func initRule(spec *specs.Spec, c driver.Container, f Facts) error {
 // bindRule adds the task's own mounts, in their order.
 func bindRule(spec *specs.Spec, c driver.Container, f Facts) error {
 	for _, m := range c.Mounts {
-		if !path.IsAbs(m.Source) || !path.IsAbs(m.Target) || path.Clean(m.Target) == "/" {
+		if !path.IsAbs(m.Target) || path.Clean(m.Target) == "/" || m.Tmpfs == nil && !path.IsAbs(m.Source) {
 			return fmt.Errorf("mount of %q at %q: want absolute paths, and a target below /", m.Source, m.Target)
 		}
-		options := []string{"rbind", "rprivate", "nosuid", "nodev"}
-		if m.ReadOnly {
-			options = append(options, "rro")
+		mount := specs.Mount{Destination: path.Clean(m.Target), Type: "bind", Source: m.Source, Options: bindOptions(m, c, f)}
+		if m.Tmpfs != nil {
+			mount.Type, mount.Source, mount.Options = "tmpfs", "tmpfs", tmpfsOptions(m)
 		}
-		if m.NoExec {
-			options = append(options, "noexec")
+		spec.Mounts = append(spec.Mounts, mount)
+		if m.Propagation == driver.PropagationSlave {
+			spec.Linux.RootfsPropagation = "rslave" // private would cut the container off from the host for good
 		}
-		if m.IDMapped && c.IDs.Size > 0 && f.IDMappable[m.Source] {
-			options = append(options, "idmap")
-			options[0] = "bind"
-		}
-		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: path.Clean(m.Target), Type: "bind", Source: m.Source, Options: options})
 	}
 	return nil
+}
+
+// bindOptions: a mount that is shared with the host is bound as a private one, over which the shim puts the shared one,
+// since no container with a user namespace could make it itself.
+func bindOptions(m driver.Mount, c driver.Container, f Facts) []string {
+	kind, propagation, idmap := "rbind", "rprivate", ""
+	if m.IDMapped && c.IDs.Size > 0 && f.IDMappable[m.Source] {
+		idmap = "idmap"
+		switch {
+		case !m.Recursive:
+			kind = "bind"
+		case f.IDMappableTree[m.Source]:
+			idmap = "ridmap"
+		}
+	}
+	if m.Propagation == driver.PropagationSlave {
+		propagation = "rslave"
+	}
+	options := []string{kind, propagation, "nosuid", "nodev"}
+	if m.Recursive {
+		options = append(options, "rnosuid", "rnodev")
+	}
+	if m.ReadOnly {
+		options = append(options, "rro")
+	}
+	if m.NoExec {
+		options = append(options, "noexec")
+	}
+	if idmap != "" {
+		options = append(options, idmap)
+	}
+	return options
+}
+
+// tmpfsOptions: its pages are charged to the container's memory, so that the size bounds no more than one mount's part.
+func tmpfsOptions(m driver.Mount) []string {
+	options := []string{"nosuid", "nodev", fmt.Sprintf("size=%d", m.Tmpfs.SizeBytes), fmt.Sprintf("mode=%o", m.Tmpfs.Mode)}
+	if m.ReadOnly {
+		options = append(options, "ro")
+	}
+	if m.NoExec {
+		options = append(options, "noexec")
+	}
+	return options
 }
 
 // hideRule: the union of what Garden and moby hide or make read-only.

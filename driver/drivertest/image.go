@@ -126,6 +126,12 @@ func Image(tb testing.TB, config driver.ImageConfig, layers ...[]byte) v1.Image 
 	for _, port := range config.ExposedPorts {
 		file.Config.ExposedPorts[port] = struct{}{}
 	}
+	for _, volume := range config.Volumes {
+		if file.Config.Volumes == nil {
+			file.Config.Volumes = map[string]struct{}{}
+		}
+		file.Config.Volumes[volume] = struct{}{}
+	}
 	if image, err = mutate.ConfigFile(image, file); err != nil {
 		tb.Fatal(err)
 	}

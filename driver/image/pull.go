@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -243,6 +244,7 @@ func runConfig(file *v1.ConfigFile) driver.ImageConfig {
 		config.ExposedPorts = append(config.ExposedPorts, port)
 	}
 	slices.Sort(config.ExposedPorts)
+	config.Volumes = slices.Sorted(maps.Keys(file.Config.Volumes))
 	return config
 }
 

@@ -74,7 +74,8 @@ state_dir = "/s"
 image_dir = "/i"
 shim = "/bin/shim"
 default_user = "vcap"
-allow_host_paths = ["/srv"]
+allow_host_paths = ["/srv", "/data:ro", "/csi:shared"]
+rootfs_owner = "user"
 insecure_registries = ["registry:5000"]
 trusted_certificates = "/certs"
 lifecycle = "https://h/lifecycle.tgz"
@@ -131,7 +132,7 @@ egress {
 		t.Fatal(err)
 	}
 	want := task.Config{
-		StateDir: "/s", ImageDir: "/i", Shim: "/bin/shim", DefaultUser: "vcap", AllowHostPaths: []string{"/srv"},
+		StateDir: "/s", ImageDir: "/i", Shim: "/bin/shim", DefaultUser: "vcap", AllowHostPaths: []string{"/srv", "/data", "/csi"},
 		InsecureRegistries: []string{"registry:5000"}, TrustedCertificates: "/certs", Lifecycle: "https://h/lifecycle.tgz",
 		PIDs: 10, MaxPIDs: 20, PullTimeout: time.Hour, Seccomp: "off", TLS: driver.TLSFiles{CA: "/ca", Cert: "/cert", Key: "/key"},
 		Stacks: map[string]task.Stack{"cflinuxfs4": {RootFS: "/srv/cflinuxfs4"}, "debian": {Image: "debian:12"}},
@@ -142,6 +143,10 @@ egress {
 			Allow: []egress.Text{{Protocol: "icmp", Destinations: []string{"10.0.0.0/8"}, ICMPType: new(int64(0)), ICMPCode: new(int64(-1)), Log: true}},
 		}},
 		Disk: task.DiskConfig{Default: "1G", Max: "unlimited", Inodes: 5000, Scope: "total", ProjectBase: 70000},
+		Storage: task.StorageConfig{
+			RootFSOwner: task.OwnerUser,
+			HostPaths:   []task.HostPath{{Dir: "/srv"}, {Dir: "/data", ReadOnly: true}, {Dir: "/csi", Shared: true}},
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

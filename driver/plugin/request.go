@@ -49,16 +49,26 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 	return req, nil
 }
 
+// mountsOf are the mounts of volumes, and of device plugins.
 func mountsOf(list []*drivers.MountConfig) ([]driver.Mount, error) {
 	mounts := make([]driver.Mount, 0, len(list))
 	for _, m := range list {
-		if m.PropagationMode != "" && m.PropagationMode != "private" {
-			return nil, fmt.Errorf("volume_mount %s: propagation_mode %q is not supported; private is", m.TaskPath, m.PropagationMode)
+		propagation := ""
+		switch m.PropagationMode {
+		case "", "private":
+		case "host-to-task":
+			propagation = driver.PropagationSlave
+		case "bidirectional":
+			propagation = driver.PropagationShared
+		default:
+			return nil, fmt.Errorf("volume_mount %s: propagation_mode %q is not one of private, host-to-task, bidirectional", m.TaskPath, m.PropagationMode)
 		}
 		if m.SELinuxLabel != "" {
-			return nil, fmt.Errorf("volume_mount %s: selinux_label is not supported", m.TaskPath)
+			return nil, fmt.Errorf("volume_mount %s: selinux_label is not supported: this driver changes no SELinux labels of the host's files", m.TaskPath)
 		}
-		mounts = append(mounts, driver.Mount{Source: m.HostPath, Target: m.TaskPath, ReadOnly: m.Readonly, IDMapped: true})
+		mounts = append(mounts, driver.Mount{
+			Source: m.HostPath, Target: m.TaskPath, ReadOnly: m.Readonly, IDMapped: true, Recursive: true, Propagation: propagation,
+		})
 	}
 	return mounts, nil
 }

@@ -54,7 +54,8 @@ func TestRequest(t *testing.T) {
 	cfg := taskOf(t, func(c *drivers.TaskConfig) {
 		c.NetworkIsolation = &drivers.NetworkIsolationSpec{Mode: drivers.NetIsolationModeGroup, Path: "/run/netns/a"}
 		c.DNS = &drivers.DNSConfig{Servers: []string{"1.1.1.1"}}
-		c.Mounts = []*drivers.MountConfig{{HostPath: "/vol", TaskPath: "/data", Readonly: true, PropagationMode: "private"}}
+		c.Mounts = []*drivers.MountConfig{{HostPath: "/vol", TaskPath: "/data", Readonly: true, PropagationMode: "private"},
+			{HostPath: "/vol", TaskPath: "/hears", PropagationMode: "host-to-task"}, {HostPath: "/vol", TaskPath: "/shares", PropagationMode: "bidirectional"}}
 		c.Resources = &drivers.Resources{
 			NomadResources: &structs.AllocatedTaskResources{
 				Memory:   structs.AllocatedMemoryResources{MemoryMB: 64, MemoryMaxMB: 128},
@@ -71,8 +72,12 @@ func TestRequest(t *testing.T) {
 	want := task.Request{
 		ID: "a/web/1", AllocID: "a", TaskName: "web", JobID: "job", AllocDir: "/alloc/a", Env: map[string]string{"A": "b"},
 		Stdout: "/o", Stderr: "/e", Wish: task.Wish{Image: "i", User: "vcap"}, NetNS: "/run/netns/a", HostIP: "192.0.2.1",
-		DNS:    &task.DNS{Servers: []string{"1.1.1.1"}},
-		Mounts: []driver.Mount{{Source: "/vol", Target: "/data", ReadOnly: true, IDMapped: true}},
+		DNS: &task.DNS{Servers: []string{"1.1.1.1"}},
+		Mounts: []driver.Mount{
+			{Source: "/vol", Target: "/data", ReadOnly: true, IDMapped: true, Recursive: true},
+			{Source: "/vol", Target: "/hears", IDMapped: true, Recursive: true, Propagation: driver.PropagationSlave},
+			{Source: "/vol", Target: "/shares", IDMapped: true, Recursive: true, Propagation: driver.PropagationShared},
+		},
 		Resources: task.Resources{
 			MemoryMB: 64, MemoryMaxMB: 128, CPUShares: 100, CPUFraction: 0.25, Cores: "0", CpusetCgroup: "/cg",
 		},
@@ -98,8 +103,8 @@ func TestRequest_inTheHostsNetworkPortsAreTheHosts(t *testing.T) {
 
 func TestRequest_refusesByName(t *testing.T) {
 	for says, change := range map[string]func(*drivers.TaskConfig){
-		`propagation_mode "bidirectional" is not supported`: func(c *drivers.TaskConfig) {
-			c.Mounts = []*drivers.MountConfig{{TaskPath: "/d", PropagationMode: "bidirectional"}}
+		`propagation_mode "sideways"`: func(c *drivers.TaskConfig) {
+			c.Mounts = []*drivers.MountConfig{{TaskPath: "/d", PropagationMode: "sideways"}}
 		},
 		"selinux_label": func(c *drivers.TaskConfig) { c.Mounts = []*drivers.MountConfig{{TaskPath: "/d", SELinuxLabel: "z"}} },
 		"no network namespace": func(c *drivers.TaskConfig) {

@@ -88,6 +88,30 @@ func (r *Rootfs) IsDir(name string) bool {
 	return true
 }
 
+// MakeDir opens a directory by its path alone, and makes it and those above it, for an owner, where they are missing.
+func (r *Rootfs) MakeDir(name string, owner int) (*os.File, error) {
+	name = path.Clean("/" + name)
+	dir, err := r.open(name, unix.O_PATH|unix.O_DIRECTORY)
+	if !errors.Is(err, os.ErrNotExist) || name == "/" {
+		return dir, err
+	}
+	parent, err := r.MakeDir(path.Dir(name), owner)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = parent.Close() }()
+	if err := unix.Mkdirat(int(parent.Fd()), path.Base(name), 0o755); err != nil { // of a link that leads nowhere, too
+		return nil, &os.PathError{Op: "mkdir", Path: name, Err: err}
+	}
+	if err := unix.Fchmodat(int(parent.Fd()), path.Base(name), 0o755, 0); err != nil { // the umask took something away
+		return nil, &os.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	if err := unix.Fchownat(int(parent.Fd()), path.Base(name), owner, owner, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, &os.PathError{Op: "chown", Path: name, Err: err}
+	}
+	return r.open(name, unix.O_PATH|unix.O_DIRECTORY)
+}
+
 func (r *Rootfs) open(name string, flags uint64) (*os.File, error) {
 	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	for {

@@ -61,9 +61,22 @@ func stories(t *testing.T) map[string]facts {
 	lrp.node.Network.Egress.BlockMetadata = true
 	lrp.done = []string{"https://h/d ."}
 
+	mounted := image
+	mounted.node.Storage.HostPaths = []HostPath{{Dir: "/srv"}, {Dir: "/srv/ro", ReadOnly: true}}
+	mounted.image.Volumes = []string{"/var/lib/db", "/data", "cache/"}
+	mounted.req.Wish.Storage.Mounts = []MountWish{
+		{Type: "bind", Source: "local/conf", Target: "/etc/app", ReadOnly: true},
+		{Type: "bind", Source: "../alloc/data/x", Target: "/x", Create: true},
+		{Type: "bind", Source: "secrets/key", Target: "/key"},
+		{Type: "bind", Source: "/srv/ro/a", Target: "/a", ReadOnly: true, Propagation: "rslave"},
+		{Type: "bind", Source: "/srv/b", Target: "/b", Propagation: "rprivate"},
+		{Type: "tmpfs", Target: "/cache"},
+		{Type: "tmpfs", Target: "/run/bin", SizeBytes: 4096, Mode: 0o700, Exec: true},
+	}
+
 	owned := image
 	owned.node.Storage.RootFSOwner, owned.imageLayers = OwnerUser, 1
-	return map[string]facts{"image": image, "droplet": droplet, "lrp": lrp, "image-of-its-user": owned}
+	return map[string]facts{"image": image, "droplet": droplet, "lrp": lrp, "image-of-its-user": owned, "image-with-mounts": mounted}
 }
 
 func TestAssemble(t *testing.T) {

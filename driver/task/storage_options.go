@@ -1,25 +1,59 @@
 package task
 
-import "drover/driver"
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"drover/driver"
+)
 
 // StorageConfig is an operator's part of: Mounts, devices, and whose the files are.
 type StorageConfig struct {
 	// RootFSOwner is the rootfs_owner of images whose job does not say; empty is OwnerImage.
 	RootFSOwner string
+	// HostPaths are Config.AllowHostPaths with what may be done there.
+	HostPaths []HostPath
 }
 
-func (c StorageConfig) validate() error { return validateOwner(c.RootFSOwner) }
+func (c StorageConfig) validate() error {
+	errs := []error{validateOwner(c.RootFSOwner)}
+	for _, p := range c.HostPaths {
+		if strings.Contains(p.Dir, ":") {
+			errs = append(errs, fmt.Errorf("allow_host_paths: %q: nothing but :ro or :shared may stand behind a directory", p.Dir))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // StorageWish is a job's part of the same.
 type StorageWish struct {
 	// RootFSOwner is OwnerImage, OwnerUser, or empty for the operator's choice.
 	RootFSOwner string
+	Mounts      []MountWish
 }
 
-func (w StorageWish) validate(Config) error { return validateOwner(w.RootFSOwner) }
+// maxMounts bounds what one job may ask for.
+const maxMounts = 256
+
+func (w StorageWish) validate(node Config) error {
+	errs := []error{validateOwner(w.RootFSOwner)}
+	if len(w.Mounts) > maxMounts {
+		return fmt.Errorf("mount: %d of them are more than %d", len(w.Mounts), maxMounts)
+	}
+	for _, m := range w.Mounts {
+		errs = append(errs, m.validate(node))
+	}
+	return errors.Join(errs...)
+}
 
 // applyStorage puts into the container which files it sees.
 func (f facts) applyStorage(c *driver.Container) error {
 	c.RootFS.Owner = f.owner(*c)
+	for _, m := range f.req.Wish.Storage.Mounts {
+		c.Mounts = append(c.Mounts, f.mount(m))
+	}
+	// First, since others may be mounted inside of them.
+	c.Mounts = append(f.imageVolumes(c.Mounts), c.Mounts...)
 	return nil
 }

@@ -54,6 +54,11 @@ type keeper struct {
 	joined    chan error // gives whether this process is in its own cgroup
 	lifeline  *os.File   // while it is open, the reaper of a container with Work knows that we live
 
+	shared   shared   // mounts that the container has in common with the host
+	warnings []string // to be told once the container runs
+	// mappable and mappableTree say which mounts' sources can be id-mapped, by path.
+	mappable, mappableTree map[string]bool
+
 	events events
 
 	mu       sync.Mutex
@@ -111,6 +116,9 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 // keep waits for the task's end.
 func (k *keeper) keep(ctx context.Context) {
 	k.emit(shim.Event{Phase: driver.PhaseStarted, Annotations: map[string]string{}})
+	for _, warning := range k.warnings {
+		k.emit(shim.Event{Phase: driver.PhaseWarning, Message: warning})
+	}
 	if k.wish.Work == nil {
 		status, err := k.init.Wait()
 		k.exit = exitOf(status)
@@ -188,6 +196,7 @@ func (k *keeper) release() {
 	if err := shim.OpenEgress(k.wish); err != nil {
 		k.log.Warn("cannot remove the egress rules", "error", err)
 	}
+	k.shared.close()
 }
 
 func (k *keeper) killAll() error {

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"drover/driver"
 	"drover/driver/bundle"
 	"drover/driver/cgroup"
 	"drover/driver/rootfs"
@@ -51,6 +50,9 @@ func (k *keeper) detach() error {
 	// Nomad's unit protects its own processes from the kernel's killer; we are not part of that.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {
 		return fmt.Errorf("reset oom_score_adj: %w", err)
+	}
+	if k.shared, err = openShared(k.wish.Mounts); err != nil {
+		return err
 	}
 	// Unmounts of the host are to come through, and mounts of ours not to get out.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
@@ -127,8 +129,10 @@ func (k *keeper) create() error {
 		k.lifeline = write
 		process.Stdin, process.Stdout, process.Stderr = read, nil, nil
 	}
-	k.init, err = k.container.Start(process)
-	return err
+	if k.init, err = k.container.Start(process); err != nil {
+		return err
+	}
+	return k.attach()
 }
 
 // begin lets process 1 go, and looks at the container from its inside from now on.
@@ -178,7 +182,9 @@ func (k *keeper) gather(target string) (bundle.Facts, error) {
 	if err := k.adoptCounted(); err != nil {
 		return facts, err
 	}
-	facts.IDMappable = idMappable(k.wish)
+	k.mappable, k.mappableTree = idMappable(k.wish)
+	facts.IDMappable, facts.IDMappableTree = k.mappable, k.mappableTree
+	k.warnPlain()
 	if err := k.gatherSecurity(&facts); err != nil {
 		return facts, err
 	}
@@ -267,27 +273,4 @@ func lookAtHost() (host, error) {
 	}
 	h.capabilities, err = runc.BoundingCapabilities()
 	return h, err
-}
-
-// idMappable tells which mounts can be id-mapped. Without a user namespace none needs to be. File systems are asked
-// once each.
-func idMappable(c driver.Container) map[string]bool {
-	can, asked := map[string]bool{}, map[uint64]bool{}
-	for _, m := range c.Mounts {
-		if !m.IDMapped || c.IDs.Size == 0 {
-			continue
-		}
-		var stat unix.Stat_t
-		if unix.Stat(m.Source, &stat) != nil {
-			continue // that the source is missing is told when it is mounted
-		}
-		answer, known := asked[stat.Dev]
-		if !known {
-			support, err := rootfs.Probe(m.Source)
-			answer = err == nil && support.IDMap
-			asked[stat.Dev] = answer
-		}
-		can[m.Source] = answer
-	}
-	return can
 }
