@@ -94,7 +94,7 @@ func refuseLRP(lrp *models.DesiredLRP) error {
 	case lrp.Privileged:
 		return Refuse("privileged", "privileged containers are not supported")
 	case len(lrp.VolumeMounts) > 0:
-		return Refuse("volume_mounts", "volumes are not supported yet")
+		return Refuse("volume_mounts", "there is no volume driver of Diego on Nomad's nodes")
 	case len(lrp.VolumeMountedFiles) > 0:
 		return Refuse("volume_mounted_files", "mounted files are not supported yet")
 	case len(lrp.Sidecars) > 0:

@@ -47,7 +47,7 @@ func refuseTask(guid string, definition *models.TaskDefinition) error {
 	case definition.Privileged:
 		return Refuse("privileged", "privileged containers are not supported")
 	case len(definition.VolumeMounts) > 0:
-		return Refuse("volume_mounts", "volumes are not supported yet")
+		return Refuse("volume_mounts", "there is no volume driver of Diego on Nomad's nodes")
 	case len(definition.VolumeMountedFiles) > 0:
 		return Refuse("volume_mounted_files", "mounted files are not supported yet")
 	case definition.MemoryMb <= 0:
