@@ -159,6 +159,8 @@ type Container struct {
 	Seccomp string `json:"seccomp,omitempty"`
 	// Security is how it differs from the default.
 	Security Security `json:"security,omitzero"`
+	// Filters is the node's directory of compiled seccomp profiles; empty compiles them for each process.
+	Filters string `json:"filters,omitempty"`
 }
 
 // Work is Diego's work for one container: an action tree with what belongs to it.

@@ -11,6 +11,7 @@
 //	drover-shim exec <dir>    serve one exec on descriptor 3, for a task whose shim was killed
 //	drover-shim init          libcontainer's own, inside a container that is being made
 //	drover-shim reaper        process 1 of a container that runs an action tree
+//	drover-shim filter        compile a system call filter, from standard input to standard output (package driver/runc)
 //	drover-shim unpack <job>  extract an archive, confined (package driver/unpack)
 //	drover-shim self-test     what the node's self-test runs in its container (package driver/selftest)
 //	drover-shim version       print the version
@@ -56,6 +57,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	case len(args) == 2 && args[0] == "self-test":
 		return selftest.Inside(args[1:], os.Stdout)
+	case len(args) == 1 && args[0] == runc.CompileCommand:
+		return runc.CompileMain(os.Stdin)
 	case len(args) == 2 && args[0] == "run":
 		return keeper.Run(ctx, args[1], log)
 	case len(args) == 2 && args[0] == "exec":

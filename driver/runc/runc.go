@@ -17,6 +17,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	_ "github.com/opencontainers/cgroups/devices" // device rules fail without it
@@ -43,12 +44,18 @@ type Options struct {
 	Spec  *specs.Spec
 	// CpusetCgroup is an absolute cgroup v1 directory that every process is moved to; empty for none.
 	CpusetCgroup string
+	// Filters is a directory for compiled seccomp profiles; empty compiles anew for each process.
+	Filters string
 }
 
 // Container is a container that was made.
 type Container struct {
 	inner  *libcontainer.Container
 	cpuset string
+	gate   *os.File // loads the system call filter; nil when libcontainer does
+	// Slow says why each process of this container compiles its own filter, where that was not asked for.
+	Slow error
+	pass *pass // process 1's way through the gate, from Start to Begin
 }
 
 // Process is one process to be started. All its descriptors are given to it as they are.
@@ -74,11 +81,17 @@ func Create(o Options) (*Container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("convert spec: %w", err)
 	}
-	inner, err := libcontainer.Create(o.State, o.ID, config)
-	if err != nil {
-		return nil, fmt.Errorf("create container: %w", err)
+	c := &Container{cpuset: o.CpusetCgroup}
+	if o.Filters != "" && gateable(o.Spec, config) {
+		if c.Slow = c.makeGate(o, config); c.Slow == nil {
+			config.Seccomp = nil
+			config.Labels = append(config.Labels, gateLabel)
+		}
 	}
-	return &Container{inner: inner, cpuset: o.CpusetCgroup}, nil
+	if c.inner, err = libcontainer.Create(o.State, o.ID, config); err != nil {
+		return nil, errors.Join(fmt.Errorf("create container: %w", err), c.Close())
+	}
+	return c, nil
 }
 
 // Load finds a container that another process made.
@@ -87,7 +100,21 @@ func Load(state, id, cpusetCgroup string) (*Container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load container: %w", err)
 	}
-	return &Container{inner: inner, cpuset: cpusetCgroup}, nil
+	c := &Container{inner: inner, cpuset: cpusetCgroup}
+	if slices.Contains(inner.Config().Labels, gateLabel) {
+		if err := c.loadGate(state); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Close lets go of what this process has of a container, which goes on.
+func (c *Container) Close() error {
+	if c.gate == nil {
+		return nil
+	}
+	return c.gate.Close()
 }
 
 // Start starts a process. Process 1 is told to begin with Begin; every other one runs when Start returns.
@@ -96,44 +123,72 @@ func (c *Container) Start(p Process) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	var console *os.File
-	if p.Spec.Terminal {
-		parent, child, err := utils.NewSockPair("console")
-		if err != nil {
-			return nil, fmt.Errorf("make console socket: %w", err)
-		}
-		defer func() { _ = parent.Close() }()
-		defer func() { _ = child.Close() }()
-		process.ConsoleSocket = child
-		if err := c.inner.Start(process); err != nil {
-			return nil, err
-		}
-		if console, err = utils.RecvFile(parent); err != nil { //nolint:staticcheck // its successor is internal to runc
-			_ = process.Signal(unix.SIGKILL)
-			_, _ = process.Wait()
-			return nil, fmt.Errorf("receive console: %w", err)
-		}
-	} else if err := c.inner.Start(process); err != nil {
+	pass, err := c.throughGate(process)
+	if err != nil {
 		return nil, err
 	}
-	running := &Running{process: process, Console: console}
+	running := &Running{process: process}
+	running.Console, err = c.startWithConsole(process, p.Spec.Terminal)
+	if err != nil {
+		pass.close()
+		return nil, err
+	}
 	if running.pid, err = process.Pid(); err != nil {
+		pass.close()
 		return nil, fmt.Errorf("started process: %w", err)
 	}
-	if c.cpuset == "" {
-		return running, nil
-	}
 	// libcontainer knows a single path for all hierarchies, and cpusets are Nomad's to share out.
-	if err := cgroup.AddPID(c.cpuset, running.pid); err != nil && running.alive() {
-		_ = running.Signal(unix.SIGKILL)
-		_, _ = running.Wait()
+	if c.cpuset != "" {
+		err = cgroup.AddPID(c.cpuset, running.pid)
+		if err != nil && !running.alive() {
+			err = nil
+		}
+	}
+	if p.Init {
+		c.pass = pass
+	} else {
+		err = errors.Join(err, pass.wait())
+	}
+	if err != nil {
+		pass.close()
+		running.discard()
 		return nil, err
 	}
 	return running, nil
 }
 
-// Begin lets process 1, which waits once it is set up, become the program that its spec names.
-func (c *Container) Begin() error { return c.inner.Exec() }
+// startWithConsole starts a process, and returns the master side of its terminal when it has one.
+func (c *Container) startWithConsole(process *libcontainer.Process, terminal bool) (*os.File, error) {
+	if !terminal {
+		return nil, c.inner.Start(process)
+	}
+	parent, child, err := utils.NewSockPair("console")
+	if err != nil {
+		return nil, fmt.Errorf("make console socket: %w", err)
+	}
+	defer func() { _ = parent.Close() }()
+	defer func() { _ = child.Close() }()
+	process.ConsoleSocket = child
+	if err := c.inner.Start(process); err != nil {
+		return nil, err
+	}
+	console, err := utils.RecvFile(parent) //nolint:staticcheck // its successor is internal to runc
+	if err != nil {
+		_ = process.Signal(unix.SIGKILL)
+		_, _ = process.Wait()
+		return nil, fmt.Errorf("receive console: %w", err)
+	}
+	return console, nil
+}
+
+// Begin lets process 1, which waits once it is set up, become the program that its spec names, and returns when it has.
+func (c *Container) Begin() error {
+	if err := c.inner.Exec(); err != nil {
+		c.pass.close()
+		return err
+	}
+	return c.pass.wait()
+}
 
 // Destroy removes the container's state and its cgroups; its processes must have ended.
 func (c *Container) Destroy() error { return c.inner.Destroy() }
@@ -143,6 +198,15 @@ func (r *Running) PID() int { return r.pid }
 
 // Signal sends a signal to the process.
 func (r *Running) Signal(sig syscall.Signal) error { return r.process.Signal(sig) }
+
+// discard ends a process that is of no use.
+func (r *Running) discard() {
+	_ = r.Signal(unix.SIGKILL)
+	_, _ = r.Wait()
+	if r.Console != nil {
+		_ = r.Console.Close()
+	}
+}
 
 func (r *Running) alive() bool { return unix.Kill(r.pid, 0) == nil }
 

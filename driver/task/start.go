@@ -318,6 +318,7 @@ const startTimeout = 2 * time.Minute
 func (s *start) start(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	s.container.Filters = filepath.Join(s.m.node.StateDir, "filters")
 	s.client, err = shim.Start(ctx, s.m.node.Shim, s.m.dir(s.facts.id), s.container)
 	return err
 }

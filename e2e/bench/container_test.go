@@ -41,6 +41,7 @@ func BenchmarkStartWarm(b *testing.B) {
 	// Not above the containers' state, where no installation has it: libcontainer would copy it for each container.
 	shimPath := build(b, openDir(b), "drover/cmd/drover-shim")
 	container := benchContainer(drivertest.RootFS(b))
+	container.Filters = filepath.Join(dir, "filters")
 	peers := map[string]func(id string) error{
 		"drover-shim": func(id string) error { return startShim(b.Context(), shimPath, filepath.Join(dir, id), id, container) },
 	}

@@ -38,6 +38,7 @@ func ServeExec(ctx context.Context, dir string, raw net.Conn) error {
 	if k.container, err = runc.Load(k.dir.Runc(), k.wish.ID, k.wish.CpusetCgroup); err != nil {
 		return err
 	}
+	defer func() { _ = k.container.Close() }()
 	if k.root, err = runc.OpenRootfs(filepath.Join("/proc", strconv.Itoa(pid), "root")); err != nil {
 		return err
 	}

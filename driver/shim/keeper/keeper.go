@@ -183,6 +183,7 @@ func (k *keeper) release() {
 		if err := k.container.Destroy(); err != nil {
 			k.log.Warn("cannot remove the container", "error", err)
 		}
+		_ = k.container.Close()
 	}
 	if k.root != nil {
 		_ = k.root.Close()

@@ -87,6 +87,7 @@ func newBox(t *testing.T, args ...string) *box {
 		Limits:   driver.Limits{MemoryBytes: 128 << 20, PIDs: 64, CPUShares: 100},
 		Stdout:   b.out.path,
 		Stderr:   b.errs.path,
+		Filters:  filepath.Join(filepath.Dir(program), "filters"),
 		Process:  driver.Process{Args: append([]string{"/bin/probe"}, args...), User: "vcap"},
 	}
 	return b

@@ -110,10 +110,13 @@ func (k *keeper) create() error {
 		return err
 	}
 	k.container, err = runc.Create(runc.Options{
-		State: k.dir.Runc(), ID: k.wish.ID, Spec: spec, CpusetCgroup: k.wish.CpusetCgroup,
+		State: k.dir.Runc(), ID: k.wish.ID, Spec: spec, CpusetCgroup: k.wish.CpusetCgroup, Filters: k.wish.Filters,
 	})
 	if err != nil {
 		return err
+	}
+	if k.container.Slow != nil {
+		k.log.Warn("each process compiles its system call filter anew, which takes milliseconds", "error", k.container.Slow)
 	}
 	if err := <-k.joined; err != nil {
 		return err
