@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 
 	"driver":                  {},
 	"driver/action":           {"driver"},
+	"driver/apparmor":         {},
 	"driver/bundle":           {"driver", "driver/seccomp"},
 	"driver/cgroup":           {"driver"},
 	"driver/drivertest":       {"driver"},
@@ -43,7 +44,7 @@ var arrows = map[string][]string{
 	"driver/runc":             {"driver", "driver/bundle", "driver/cgroup"},
 	"driver/selftest":         {"driver", "driver/shim"},
 	"driver/shim":             {"driver", "driver/cgroup", "driver/egress", "driver/quota"},
-	"driver/task":             {"driver", "driver/egress", "driver/image", "driver/quota", "driver/seccomp", "driver/shim"},
+	"driver/task":             {"driver", "driver/apparmor", "driver/egress", "driver/image", "driver/quota", "driver/seccomp", "driver/shim"},
 	"driver/shim/keeper":      {"driver", "driver/action", "driver/bundle", "driver/cgroup", "driver/egress", "driver/quota", "driver/rootfs", "driver/runc", "driver/shim", "driver/unpack"},
 	"driver/unpack":           {"driver"},
 

@@ -53,6 +53,8 @@ type RootFS struct {
 	ReadOnly bool `json:"read_only,omitempty"`
 	// Owner, when set, has root's files of the image.
 	Owner *Owner `json:"owner,omitempty"`
+	// SetUID lets set-user-id bits of files count.
+	SetUID bool `json:"set_uid,omitempty"`
 	// MountLabel is the SELinux label of all files; empty leaves them those that they have.
 	MountLabel string `json:"mount_label,omitempty"`
 }

@@ -80,6 +80,8 @@ func (d *Driver) facts(ctx context.Context) probe.Facts {
 	facts := d.prober.Gather(ctx, d.node.Shim)
 	d.looking.Unlock()
 	facts.Enabled, facts.Version = d.config.Enabled, driver.Version
+	facts.Privileged = d.node.Security.AllowPrivileged
+	d.profile(ctx, &facts)
 	if testable(facts) {
 		facts.Trial = d.tried(facts)
 	}
@@ -95,6 +97,17 @@ func (d *Driver) facts(ctx context.Context) probe.Facts {
 		facts.Stacks = append(facts.Stacks, name)
 	}
 	return facts
+}
+
+// profile says whether containers have an AppArmor profile, and loads it when they could.
+func (d *Driver) profile(ctx context.Context, facts *probe.Facts) {
+	if !facts.Enabled || !facts.Root {
+		return
+	}
+	var err error
+	if facts.AppArmor, err = d.tasks.AppArmor(ctx); err != nil {
+		facts.AppArmorError = err.Error()
+	}
 }
 
 // tried is what the last self-test has shown, or nil.

@@ -32,6 +32,11 @@ type Facts struct {
 	ShimFile string
 	// Trial is what a container on this node has shown; nil while none was run.
 	Trial *Trial
+	// AppArmor says that containers have a profile; AppArmorError why not, on a host whose kernel could give them one.
+	AppArmor      bool
+	AppArmorError string
+	// Privileged says that jobs may ask for privileged containers.
+	Privileged bool
 	// Version is the plugin's own.
 	Version string
 	// Stacks are the names of the configured stacks; MissingStacks say which of them cannot be used and why.
@@ -80,6 +85,9 @@ func Judge(f Facts) Report {
 	case f.Trial.Error != "":
 		r.Health, r.Description = Unhealthy, "the self-test failed: "+f.Trial.Error
 	}
+	if f.AppArmorError != "" {
+		r.Description += "; " + f.AppArmorError
+	}
 	if len(f.MissingStacks) > 0 { // no reason to refuse tasks that do not want them
 		r.Description += "; " + strings.Join(f.MissingStacks, "; ")
 	}
@@ -111,15 +119,15 @@ func attributes(f Facts) map[string]string {
 		trial = &Trial{}
 	}
 	a := map[string]string{
-		"driver.drover":         "1",
-		"driver.drover.version": f.Version,
-		"driver.drover.kernel":  f.Kernel,
-		"driver.drover.cgroup":  f.Cgroup,
-		"driver.drover.userns":  flag(trial.UserNS),
-		"driver.drover.idmap":   flag(trial.IDMap),
-		"driver.drover.seccomp": flag(trial.Seccomp),
-		// No AppArmor profile is loaded by any version so far.
-		"driver.drover.apparmor": flag(false),
+		"driver.drover":                    "1",
+		"driver.drover.version":            f.Version,
+		"driver.drover.kernel":             f.Kernel,
+		"driver.drover.cgroup":             f.Cgroup,
+		"driver.drover.userns":             flag(trial.UserNS),
+		"driver.drover.idmap":              flag(trial.IDMap),
+		"driver.drover.seccomp":            flag(trial.Seccomp),
+		"driver.drover.apparmor":           flag(f.AppArmor),
+		"driver.drover.privileged.enabled": flag(f.Privileged),
 	}
 	if f.Quota != "" {
 		a["driver.drover.quota"], a["driver.drover.quota.default"] = f.Quota, f.QuotaDefault

@@ -86,7 +86,7 @@ func TestJudge_attributes(t *testing.T) {
 	want := map[string]string{
 		"driver.drover": "1", "driver.drover.version": "1.2", "driver.drover.kernel": "6.1.0-18-amd64", "driver.drover.cgroup": "v2",
 		"driver.drover.userns": "1", "driver.drover.idmap": "1", "driver.drover.seccomp": "1", "driver.drover.shim": "1.2",
-		"driver.drover.stack.cflinuxfs4": "1", "driver.drover.quota": "measured", "driver.drover.quota.default": "10G", "driver.drover.apparmor": "0",
+		"driver.drover.stack.cflinuxfs4": "1", "driver.drover.quota": "measured", "driver.drover.quota.default": "10G", "driver.drover.apparmor": "0", "driver.drover.privileged.enabled": "0",
 	}
 	if diff := cmp.Diff(want, Judge(good()).Attributes); diff != "" {
 		t.Errorf("attributes (-want +got):\n%s", diff)

@@ -94,7 +94,11 @@ func Mount(root driver.RootFS, ids driver.IDRange, dir string) (target string, e
 		lower[len(lower)-1-n] = "l/" + name
 	}
 	options := "userxattr,volatile," + labelOption(root.MountLabel) + "lowerdir=" + strings.Join(lower, ":") + ",upperdir=disk/upper,workdir=disk/work"
-	return target, overlay(dir, options)
+	flags := uintptr(unix.MS_NODEV | unix.MS_NOSUID)
+	if root.SetUID {
+		flags = unix.MS_NODEV
+	}
+	return target, overlay(dir, flags, options)
 }
 
 // labelOption gives everything in the overlay an SELinux label, whatever the layers' own are.

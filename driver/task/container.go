@@ -17,6 +17,11 @@ type facts struct {
 	// id is the container's, guid Diego's name for this start of an instance.
 	id, guid string
 	ids      driver.IDRange
+	// profile is the seccomp profile that the job names, apparmor the AppArmor profile; empty for the default and for none.
+	profile  []byte
+	apparmor string
+	// nodeName is the node's host name, for tasks that share it.
+	nodeName string
 	layers   []driver.Layer
 	// imageLayers is how many of the layers are the root file system's own: those above are droplets and the like.
 	imageLayers int

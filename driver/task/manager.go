@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"drover/driver"
+	"drover/driver/apparmor"
 	"drover/driver/image"
 	"drover/driver/shim"
 )
@@ -37,6 +38,8 @@ type Manager struct {
 	store    *image.Store
 	pool     *idPool
 	projects *projects
+	// apparmor is the host's.
+	apparmor apparmor.Host
 
 	mu    sync.Mutex
 	tasks map[string]*Task

@@ -67,6 +67,7 @@ func (s *start) steps() []step {
 		{name: "check", do: s.check},
 		{name: "clear leftovers", do: func(ctx context.Context) error { return s.m.wipe(ctx, id) }},
 		{name: "read run info", do: s.readRunInfo},
+		{name: "read profiles", do: s.readProfiles},
 		{name: "reserve user ids", do: s.reserveIDs, undo: func() error { return s.m.pool.Release(id) }},
 		{name: "root file system", do: s.prepareRoot},
 		{name: "fetch", do: s.fetchLayers},
@@ -101,7 +102,7 @@ func (s *start) check(context.Context) error {
 	if err := s.facts.req.validate(); err != nil {
 		return err
 	}
-	if err := s.facts.req.Wish.Validate(s.m.node); err != nil {
+	if err := errors.Join(s.facts.req.Wish.Validate(s.m.node), s.facts.req.checkSecurity()); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
 	return nil
@@ -186,11 +187,6 @@ func (s *start) chooseRoot() error {
 		s.root.Stack = wish.RootFS
 	}
 	return nil
-}
-
-func (s *start) reserveIDs(context.Context) (err error) {
-	s.facts.ids, err = s.m.pool.Acquire(s.facts.req.AllocID, s.facts.id)
-	return err
 }
 
 // prepareRoot finds or pulls the layers of the stack or image.

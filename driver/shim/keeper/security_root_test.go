@@ -98,6 +98,19 @@ func TestNewPrivileges(t *testing.T) {
 	}
 }
 
+// What new privileges are for: a program of root's that everybody may run as root.
+func TestNewPrivileges_setUserID(t *testing.T) {
+	for allowed, want := range map[bool]string{true: "2000\t0\t0\t0", false: "2000\t2000\t2000\t2000"} {
+		b := newBox(t, "status", "Uid")
+		if err := os.Chmod(filepath.Join(b.wish.RootFS.Layers[0].Dir, "bin/probe"), 0o755|os.ModeSetuid); err != nil {
+			t.Fatal(err)
+		}
+		if text := b.run("vcap", driver.Security{NewPrivileges: allowed}); !strings.Contains(text, want) {
+			t.Errorf("new privileges %v: %s", allowed, text)
+		}
+	}
+}
+
 func TestPrivileged(t *testing.T) {
 	own, err := os.Readlink("/proc/self/ns/user")
 	if err != nil {

@@ -82,6 +82,7 @@ func (k *keeper) create() error {
 		return err
 	}
 	var err error
+	k.wish.RootFS.SetUID = k.wish.Security.NewPrivileges
 	if options := k.wish.Security.SELinux; len(options) > 0 {
 		if k.labels.process, k.labels.mount, err = runc.Labels(options); err != nil {
 			return err
