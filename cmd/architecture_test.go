@@ -36,7 +36,8 @@ var arrows = map[string][]string{
 	"driver/drivertest/probe": {},
 	"driver/egress":           {"driver"},
 	"driver/image":            {"driver", "driver/unpack"},
-	"driver/plugin":           {"driver", "driver/egress", "driver/image", "driver/probe", "driver/selftest", "driver/shim", "driver/task"},
+	"driver/login":            {},
+	"driver/plugin":           {"driver", "driver/egress", "driver/image", "driver/login", "driver/probe", "driver/selftest", "driver/shim", "driver/task"},
 	"driver/probe":            {"driver"},
 	"driver/quota":            {"driver"},
 	"driver/rootfs":           {"driver"},
@@ -44,7 +45,7 @@ var arrows = map[string][]string{
 	"driver/runc":             {"driver", "driver/bundle", "driver/cgroup"},
 	"driver/selftest":         {"driver", "driver/shim"},
 	"driver/shim":             {"driver", "driver/cgroup", "driver/egress", "driver/quota"},
-	"driver/task":             {"driver", "driver/apparmor", "driver/egress", "driver/image", "driver/quota", "driver/seccomp", "driver/shim"},
+	"driver/task":             {"driver", "driver/apparmor", "driver/egress", "driver/image", "driver/login", "driver/quota", "driver/seccomp", "driver/shim"},
 	"driver/shim/keeper":      {"driver", "driver/action", "driver/bundle", "driver/cgroup", "driver/egress", "driver/quota", "driver/rootfs", "driver/runc", "driver/shim", "driver/unpack"},
 	"driver/unpack":           {"driver"},
 

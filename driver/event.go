@@ -26,7 +26,9 @@ const (
 // checks passed, or at once when it has none), Ended for every container that ran an action tree. Disk comes in between,
 // when a task is near its limit of disk space or beyond it.
 const (
+	PhaseResolve = "resolve"
 	PhasePull    = "pull"
+	PhaseUnpack  = "unpack"
 	PhaseFetch   = "fetch"
 	PhaseStarted = "started"
 	PhaseHealthy = "healthy"

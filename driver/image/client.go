@@ -24,6 +24,8 @@ type client struct {
 	store *Store
 	repo  name.Repository
 	login authn.Authenticator
+	// find, when set, finds out who to log in as.
+	find func(ctx context.Context) (authn.Authenticator, error)
 
 	mu   sync.Mutex
 	http *http.Client
@@ -35,6 +37,13 @@ func (c *client) connect(ctx context.Context) (*http.Client, error) {
 	defer c.mu.Unlock()
 	if c.http != nil {
 		return c.http, nil
+	}
+	if c.find != nil {
+		login, err := c.find(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.login = login
 	}
 	inner := transport.NewUserAgent(c.store.transport.of(c.repo.RegistryStr()), "drover")
 	login, err := transport.NewWithContext(withLimit(ctx, maxManifest), c.repo.Registry, c.login, inner, []string{c.repo.Scope(transport.PullScope)})

@@ -161,10 +161,12 @@ func (s *Store) remove(chosen []item) (Collected, error) {
 		}
 		for n, it := range chosen {
 			info, err := os.Stat(it.note)
-			if leased[it.dir] || err == nil && info.ModTime().After(it.used) {
+			if leased[it.dir] || err != nil || info.ModTime().After(it.used) { // used, or removed, meanwhile
 				continue
 			}
-			if err := os.Rename(it.dir, filepath.Join(bin, strconv.Itoa(n))); err != nil {
+			if err := os.Rename(it.dir, filepath.Join(bin, strconv.Itoa(n))); errors.Is(err, fs.ErrNotExist) {
+				continue
+			} else if err != nil {
 				return err
 			}
 			_ = os.Remove(it.note) // one that is left is swept later

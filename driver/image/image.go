@@ -36,6 +36,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -103,9 +104,11 @@ type Auth struct {
 type Request struct {
 	// Ref is a reference by tag or digest; a docker:// or https:// in front of it is ignored.
 	Ref string
-	// Logins are the users to try, in order; none means to be anonymous. A registry's answer that a user is wrong ends
-	// the pull, unless AuthSoftFail makes it go on with the next and at last without any.
-	Auth         *Auth
+	// Auth is the user; nil means the one that Login finds, if that is set, or nobody. Login is asked only when the
+	// registry has to be, and may return nil for nobody.
+	Auth  *Auth
+	Login func(ctx context.Context, registry, repository string) (*Auth, error)
+	// AuthSoftFail makes a user who is refused or cannot be found be nobody.
 	AuthSoftFail bool
 	// Platform, such as linux/arm64/v8; empty means this node's.
 	Platform string

@@ -16,6 +16,8 @@ import (
 
 	"drover/driver"
 	"drover/driver/egress"
+	"drover/driver/image"
+	"drover/driver/login"
 	"drover/driver/task"
 )
 
@@ -58,6 +60,9 @@ func TestConfig_defaults(t *testing.T) {
 		StateDir: task.DefaultStateDir, ImageDir: task.DefaultImageDir, Stacks: map[string]task.Stack{},
 		IDs:  task.IDs{HostBase: task.DefaultHostBase, Size: task.DefaultIDSize, Count: task.DefaultIDCount},
 		PIDs: task.DefaultPIDs, MaxPIDs: task.DefaultMaxPIDs, PullTimeout: task.DefaultPullTimeout, Seccomp: "default",
+		Pull: task.PullConfig{
+			Activity: image.DefaultActivity, Limits: image.Limits{High: task.DefaultGCHigh, Low: task.DefaultGCLow, Delay: task.DefaultGCDelay},
+		},
 		Network: task.NetworkConfig{Egress: task.EgressConfig{BlockMetadata: true, MaxRules: task.DefaultMaxEgressRules}},
 		Disk:    task.DiskConfig{Default: "10G", Max: "100G", ProjectBase: 1 << 30},
 	}
@@ -82,6 +87,18 @@ lifecycle = "https://h/lifecycle.tgz"
 pids_limit = 10
 max_pids_limit = 20
 image_pull_timeout = "1h"
+pull_activity_timeout = "30s"
+prefetch = ["a/b:1"]
+auth {
+  config = "/root/.docker/config.json"
+  helper = "ecr-login"
+}
+gc {
+  image_delay = "1m"
+  high_watermark = 60
+  low_watermark = 50
+  max_age = "24h"
+}
 seccomp = "off"
 disk {
   default = "1G"
@@ -147,7 +164,11 @@ egress {
 	want := task.Config{
 		StateDir: "/s", ImageDir: "/i", Shim: "/bin/shim", DefaultUser: "vcap", AllowHostPaths: []string{"/srv", "/data", "/csi"},
 		InsecureRegistries: []string{"registry:5000"}, TrustedCertificates: "/certs", Lifecycle: "https://h/lifecycle.tgz",
-		PIDs: 10, MaxPIDs: 20, PullTimeout: time.Hour, Seccomp: "off", TLS: driver.TLSFiles{CA: "/ca", Cert: "/cert", Key: "/key"},
+		PIDs: 10, MaxPIDs: 20, PullTimeout: time.Hour, Seccomp: "off",
+		Pull: task.PullConfig{
+			Activity: 30 * time.Second, Prefetch: []string{"a/b:1"}, Login: login.Sources{File: "/root/.docker/config.json", Helper: "ecr-login"},
+			Limits: image.Limits{High: 60, Low: 50, Delay: time.Minute, MaxAge: 24 * time.Hour},
+		}, TLS: driver.TLSFiles{CA: "/ca", Cert: "/cert", Key: "/key"},
 		Stacks: map[string]task.Stack{"cflinuxfs4": {RootFS: "/srv/cflinuxfs4"}, "debian": {Image: "debian:12"}},
 		IDs:    task.IDs{HostBase: 100000, Size: 65536, Count: 7},
 		Security: task.SecurityConfig{
@@ -206,6 +227,22 @@ func TestSetConfig_refusesByName(t *testing.T) {
 	}
 }
 
+func TestConfig_collection(t *testing.T) {
+	for body, want := range map[string]image.Limits{
+		"":                                {High: 85, Low: 75, Delay: 3 * time.Minute},
+		"gc {\n}":                         {High: 85, Low: 75, Delay: 3 * time.Minute},
+		"gc {\n  image = false\n}":        {},
+		"gc {\n  high_watermark = 50\n}":  {High: 50, Low: 49, Delay: 3 * time.Minute},
+		"gc {\n  image_delay = \"0s\"\n}": {High: 85, Low: 75},
+	} {
+		var c config
+		parse(t, configSpec(), body, &c)
+		if got, err := c.node(); err != nil || got.Pull.Limits != want {
+			t.Errorf("%q: got %+v, %v", body, got.Pull.Limits, err)
+		}
+	}
+}
+
 // Nomad sets the configuration twice, without the agent's own, to check it.
 func TestSetConfig_worksTwiceAndDoesNothing(t *testing.T) {
 	dir := t.TempDir()
@@ -228,6 +265,11 @@ func TestTaskConfig_everyOption(t *testing.T) {
 	var c taskConfig
 	parse(t, taskConfigSpec(), `
 image = "a/b:1"
+load = "image.tar"
+platform = "linux/arm64"
+force_pull = true
+image_pull_timeout = "1h"
+auth_soft_fail = true
 auth {
   username = "u"
   password = "p"
@@ -277,6 +319,7 @@ egress {
   icmp_code = 0
 }`, &c)
 	want := task.Wish{
+		Pull:  task.PullWish{Platform: "linux/arm64", Force: true, AuthSoftFail: true, Timeout: time.Hour, Load: "image.tar"},
 		Image: "a/b:1", Auth: task.Auth{Username: "u", Password: "p", ServerAddress: "s"}, RootFS: "cflinuxfs4",
 		Droplet: "https://h/d", DropletChecksum: "sha256:00", Command: "c", Args: []string{"a", "b"}, Entrypoint: []string{"e"},
 		WorkDir: "/w", Hostname: "h", RunInfo: true, PIDsLimit: 5, CPUHardLimit: true, ReadOnlyRootFS: true, User: "vcap",

@@ -29,6 +29,9 @@ const (
 // logged once.
 func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, error) {
 	ch := make(chan *drivers.Fingerprint)
+	if d.config.Enabled && os.Geteuid() == 0 && d.tasks != nil { // this is the process that Nomad means to keep
+		d.tasks.Maintain()
+	}
 	go func() {
 		defer close(ch)
 		ticker := time.NewTicker(fingerprintEvery)

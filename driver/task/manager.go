@@ -44,7 +44,13 @@ type Manager struct {
 	mu    sync.Mutex
 	tasks map[string]*Task
 
+<<<<<<< HEAD
 	sizes  sync.Map // of layers, by directory
+=======
+	maintain sync.Once
+	missing  map[string]string // why images of the prefetch list are not here
+
+>>>>>>> 665ce18 (driver/login, driver/image, driver/task: image archives, registry users of the node, platforms, collection and prefetch as options)
 	warned sync.Map // what was logged once: names of ignored fields, exposed directories
 }
 
@@ -93,6 +99,7 @@ func (m *Manager) prepare() error {
 		m.store, m.err = image.Open(image.Options{
 			Dir: m.node.ImageDir, Unpacker: []string{m.node.Shim, "unpack"}, Stored: m.node.IDs.Stored(),
 			TLS: m.node.TLS, Insecure: m.node.InsecureRegistries, Log: m.log,
+			Activity: m.node.Pull.Activity, Limits: m.node.Pull.Limits, Alive: m.holdsLease,
 		})
 	})
 	return m.err

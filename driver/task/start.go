@@ -24,8 +24,10 @@ type start struct {
 	m     *Manager
 	facts facts
 	// root says where the root file system comes from.
-	root      rootRef
-	auth      *image.Auth
+	root rootRef
+	auth *image.Auth
+	// leased is how many layers were leased while they were pulled.
+	leased    int
 	container driver.Container
 	client    *shim.Client
 	began     time.Time
@@ -69,10 +71,14 @@ func (s *start) steps() []step {
 		{name: "read run info", do: s.readRunInfo},
 		{name: "read profiles", do: s.readProfiles},
 		{name: "reserve user ids", do: s.reserveIDs, undo: func() error { return s.m.pool.Release(id) }},
-		{name: "root file system", do: s.prepareRoot},
+		{name: "root file system", do: s.prepareRoot, undo: func() error { return s.m.store.Release(id) }},
 		{name: "fetch", do: s.fetchLayers},
+<<<<<<< HEAD
 		{name: "lease", do: s.lease, undo: func() error { return s.m.store.Release(id) }},
 		{name: "disk", do: s.reserveDisk, undo: func() error { return s.m.projects.Release(id) }},
+=======
+		{name: "lease", do: s.lease},
+>>>>>>> 665ce18 (driver/login, driver/image, driver/task: image archives, registry users of the node, platforms, collection and prefetch as options)
 		{name: "assemble", do: s.assemble},
 		{name: "start", do: s.start, undo: s.destroy},
 	}
@@ -175,8 +181,8 @@ func (s *start) chooseRoot() error {
 		s.auth = &image.Auth{Username: wish.Auth.Username, Password: wish.Auth.Password, ServerAddress: wish.Auth.ServerAddress}
 	}
 	switch {
-	case wish.Image != "":
-		s.root.Image = wish.Image
+	case wish.Image != "" || wish.Pull.Load != "":
+		s.root.Image = orElse(wish.Image, wish.Pull.Load)
 	case filepath.IsAbs(wish.RootFS):
 		dir, err := s.m.node.resolvePath("rootfs", wish.RootFS)
 		if err != nil {
@@ -205,16 +211,7 @@ func (s *start) prepareRoot(ctx context.Context) error {
 	if reference == "" {
 		return nil
 	}
-	ctx, cancel := s.m.pullContext(ctx, s.facts.req.AllocDir)
-	defer cancel()
-	began := time.Now()
-	img, err := s.m.store.Pull(ctx, image.Request{Ref: reference, Auth: s.auth}, s.progress("Pulling image "+reference))
-	if err != nil {
-		return s.m.pullError(ctx, "image "+reference, err)
-	}
-	s.facts.layers, s.facts.image = img.Layers, img.Config
-	s.tell(driver.PhasePull, began, "Image %s (%s) is ready", reference, img.Digest)
-	return nil
+	return s.pullImage(ctx, reference)
 }
 
 func (s *start) useDirectory(stack, dir string) error {
@@ -233,7 +230,7 @@ func (s *start) fetchLayers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := s.m.pullContext(ctx, s.facts.req.AllocDir)
+	ctx, cancel := s.m.pullContext(ctx, s.facts.req.AllocDir, s.facts.req.Wish.Pull.Timeout)
 	defer cancel()
 	for _, a := range list {
 		began := time.Now()
@@ -279,7 +276,14 @@ func (s *start) archives() ([]archive, error) {
 }
 
 func (s *start) lease(context.Context) error {
-	return s.m.store.Lease(s.facts.id, s.facts.layers)
+	if s.leased == len(s.facts.layers) {
+		return nil
+	}
+	err := s.m.store.Lease(s.facts.id, s.facts.layers)
+	if image.IsTemporary(err) {
+		return temporaryError{err}
+	}
+	return err
 }
 
 func (s *start) assemble(context.Context) (err error) {

@@ -81,17 +81,17 @@ func TestReadRunInfo(t *testing.T) {
 func TestPullContext(t *testing.T) {
 	t.Run("ends by the operator's timeout, which may be better next time", func(t *testing.T) {
 		m := &Manager{node: Config{PullTimeout: time.Millisecond}}
-		ctx, cancel := m.pullContext(t.Context(), t.TempDir())
+		ctx, cancel := m.pullContext(t.Context(), t.TempDir(), 0)
 		defer cancel()
 		<-ctx.Done()
 		err := m.pullError(ctx, "image a/b", ctx.Err())
-		if !Temporary(err) || !strings.Contains(err.Error(), "image a/b: took longer than the plugin option image_pull_timeout allows (1ms)") {
+		if !Temporary(err) || !strings.Contains(err.Error(), "image a/b: took longer than image_pull_timeout, an option of the task and of the plugin, allows (1ms)") {
 			t.Errorf("error %v, temporary %v", err, Temporary(err))
 		}
 	})
 	t.Run("tells a fault of the network from one of the job", func(t *testing.T) {
 		m := &Manager{node: Config{PullTimeout: time.Hour}}
-		ctx, cancel := m.pullContext(t.Context(), t.TempDir())
+		ctx, cancel := m.pullContext(t.Context(), t.TempDir(), 0)
 		defer cancel()
 		if err := m.pullError(ctx, "x", image.ErrUnreachable); !Temporary(err) || !errors.Is(err, image.ErrUnreachable) {
 			t.Errorf("unreachable: %v, temporary %v", err, Temporary(err))
@@ -104,9 +104,12 @@ func TestPullContext(t *testing.T) {
 
 func TestDescribeProgress(t *testing.T) {
 	for want, p := range map[string]image.Progress{
-		"25% of 40.0 MB": {Done: 10e6, Total: 40e6}, "10.0 MB so far": {Done: 10e6},
+		"25% of 40.0 MB, 5.0 MB/s, about 6s left":               {Done: 10e6, Total: 40e6},
+		"3/9 layers, 45% of 120.0 MB, 27.0 MB/s, about 2s left": {Done: 54e6, Total: 120e6, LayersDone: 3, Layers: 9},
+		"9/9 layers, 100% of 10.0 MB, 5.0 MB/s":                 {Done: 10e6, Total: 10e6, LayersDone: 9, Layers: 9},
+		"10.0 MB so far, 5.0 MB/s":                              {Done: 10e6},
 	} {
-		if got := describeProgress(p); got != want {
+		if got := describeProgress(p, 2*time.Second); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

@@ -75,6 +75,8 @@ func (w Wish) validateRunInfo() error {
 		{"image", w.Image != ""}, {"auth", w.Auth != Auth{}}, {"rootfs", w.RootFS != ""}, {"droplet", w.Droplet != ""},
 		{"droplet_checksum", w.DropletChecksum != ""}, {"command", w.Command != ""}, {"args", len(w.Args) > 0},
 		{"entrypoint", len(w.Entrypoint) > 0}, {"work_dir", w.WorkDir != ""}, {"hostname", w.Hostname != ""},
+		{"platform", w.Pull.Platform != ""}, {"load", w.Pull.Load != ""}, {"force_pull", w.Pull.Force}, {"auth_soft_fail", w.Pull.AuthSoftFail},
+		{"image_pull_timeout", w.Pull.Timeout != 0},
 		{"user (of the task)", w.User != ""}, {"egress", len(w.Network.Egress) > 0},
 	} {
 		if f.given {
@@ -86,7 +88,7 @@ func (w Wish) validateRunInfo() error {
 
 func (w Wish) validateRoot(node Config) error {
 	switch {
-	case w.Image == "" && w.RootFS == "":
+	case w.Image == "" && w.RootFS == "" && w.Pull.Load == "":
 		return fmt.Errorf("one of image, rootfs and run_info must be given; this node's stacks for rootfs are %s", node.stackNames())
 	case w.Image != "" && w.RootFS != "":
 		return errors.New("image and rootfs: only one of them may be given")
@@ -97,7 +99,9 @@ func (w Wish) validateRoot(node Config) error {
 	case w.Auth.ServerAddress != "" && w.Auth.Username == "":
 		return errors.New("auth.server_address: needs username and password")
 	case w.RootFS == "":
-		return nil
+		return w.validateLayout(node)
+	case w.Pull.Load != "":
+		return errors.New("load and rootfs: only one of them may be given")
 	case filepath.IsAbs(w.RootFS):
 		return node.allowsPath("rootfs", w.RootFS)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"drover/driver"
 )
@@ -16,7 +17,7 @@ func testNode() Config {
 		Stacks: map[string]Stack{"cflinuxfs4": {RootFS: "/srv/cflinuxfs4"}, "debian": {Image: "registry/debian"}},
 		IDs:    IDs{HostBase: DefaultHostBase, Size: DefaultIDSize, Count: DefaultIDCount},
 		PIDs:   DefaultPIDs, MaxPIDs: DefaultMaxPIDs, PullTimeout: DefaultPullTimeout, Seccomp: "default",
-		AllowHostPaths: []string{"/srv"},
+		AllowHostPaths: []string{"/srv"}, Pull: PullConfig{Activity: time.Minute},
 	}
 }
 
