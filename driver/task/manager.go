@@ -44,13 +44,11 @@ type Manager struct {
 	mu    sync.Mutex
 	tasks map[string]*Task
 
-<<<<<<< HEAD
-	sizes  sync.Map // of layers, by directory
-=======
+	sizes sync.Map // of layers, by directory
+
 	maintain sync.Once
 	missing  map[string]string // why images of the prefetch list are not here
 
->>>>>>> 665ce18 (driver/login, driver/image, driver/task: image archives, registry users of the node, platforms, collection and prefetch as options)
 	warned sync.Map // what was logged once: names of ignored fields, exposed directories
 }
 

@@ -73,12 +73,8 @@ func (s *start) steps() []step {
 		{name: "reserve user ids", do: s.reserveIDs, undo: func() error { return s.m.pool.Release(id) }},
 		{name: "root file system", do: s.prepareRoot, undo: func() error { return s.m.store.Release(id) }},
 		{name: "fetch", do: s.fetchLayers},
-<<<<<<< HEAD
-		{name: "lease", do: s.lease, undo: func() error { return s.m.store.Release(id) }},
-		{name: "disk", do: s.reserveDisk, undo: func() error { return s.m.projects.Release(id) }},
-=======
 		{name: "lease", do: s.lease},
->>>>>>> 665ce18 (driver/login, driver/image, driver/task: image archives, registry users of the node, platforms, collection and prefetch as options)
+		{name: "disk", do: s.reserveDisk, undo: func() error { return s.m.projects.Release(id) }},
 		{name: "assemble", do: s.assemble},
 		{name: "start", do: s.start, undo: s.destroy},
 	}
