@@ -57,6 +57,7 @@ func startDriverNode(t *testing.T, imageMB int, options string, agentOptions ...
 	n.registry = drivertest.Serve(t)
 	n.build(t)
 	n.mountImages(t, imageMB)
+	writeNetwork(t, filepath.Join(dir, "agent", "cni"))
 	var err error
 	n.cluster, err = agent.Start(t.Context(), agent.Config{
 		Dir: filepath.Join(dir, "agent"), PluginDir: filepath.Join(dir, "plugins"), NoConsul: true, LogLevel: "DEBUG",

@@ -114,10 +114,20 @@ func Remove(netNS, containerID string) error {
 	return <-result
 }
 
+// remove looks first: for a transaction that fails the kernel takes as long as for one that does not.
 func remove(name string) error {
-	conn, err := nftables.New()
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return fmt.Errorf("remove nftables table %s: %w", name, err)
+	}
+	// The kernel makes whoever closes the socket wait until all is cleared away, some ten milliseconds. Nobody needs to.
+	defer func() { go func() { _ = conn.CloseLasting() }() }()
+	table, err := conn.ListTableOfFamily(name, nftables.TableFamilyINet)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err == nil {
-		conn.DelTable(&nftables.Table{Name: name, Family: nftables.TableFamilyINet})
+		conn.DelTable(table)
 		err = conn.Flush()
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {

@@ -17,7 +17,7 @@ import (
 )
 
 // newNetNS makes a network namespace, as Nomad does, with one address on its loopback device, and returns its path.
-func newNetNS(t *testing.T) string {
+func newNetNS(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "netns")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
