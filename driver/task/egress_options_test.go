@@ -34,6 +34,20 @@ func tableOf(t *testing.T, f facts) string {
 	return egress.Plan(c.ID, c.IDs, *c.Egress).String()
 }
 
+func holds(t *testing.T, text string, has, not []string) {
+	t.Helper()
+	for _, want := range has {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	for _, never := range not {
+		if strings.Contains(text, never) {
+			t.Errorf("%q is in\n%s", never, text)
+		}
+	}
+}
+
 func TestEgress_whatIsReached(t *testing.T) {
 	web := []egress.Text{{Protocol: "tcp", Destinations: []string{"10.0.0.0/8"}, Ports: []string{"443"}}}
 	diego := func(rules ...*models.SecurityGroupRule) func(f *facts) {
@@ -88,16 +102,7 @@ func TestEgress_whatIsReached(t *testing.T) {
 			if row.mustBeNil != (got == "") {
 				t.Errorf("table:\n%s", got)
 			}
-			for _, want := range row.has {
-				if !strings.Contains(got, want) {
-					t.Errorf("%q is not in\n%s", want, got)
-				}
-			}
-			for _, not := range row.not {
-				if strings.Contains(got, not) {
-					t.Errorf("%q is in\n%s", not, got)
-				}
-			}
+			holds(t, got, row.has, row.not)
 		})
 	}
 }

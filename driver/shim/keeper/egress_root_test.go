@@ -95,51 +95,64 @@ func (w world) serve(t *testing.T) {
 	t.Helper()
 	inNamespace(t, w.outside, func() error {
 		for _, port := range worldPorts {
-			var config net.ListenConfig
-			config.SetMultipathTCP(true)
-			listener, err := config.Listen(t.Context(), "tcp", ":"+port)
-			if err != nil {
+			if err := serveTCP(t, port); err != nil {
 				return err
 			}
-			t.Cleanup(func() { _ = listener.Close() })
-			go func() {
-				for {
-					connection, err := listener.Accept()
-					if err != nil {
-						return
-					}
-					_ = connection.Close()
-				}
-			}()
 		}
-		// Answers must come from the address that was asked.
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1), unix.Bind(fd, &unix.SockaddrInet4{Port: 53})); err != nil {
-			return err
-		}
-		go func() {
-			data, control := make([]byte, 1500), make([]byte, 128)
-			for {
-				n, cn, _, from, err := unix.Recvmsg(fd, data, control, 0)
-				if err != nil || n == 0 {
-					return
-				}
-				message := control[:cn]
-				// The address that was asked becomes the one that answers: ipi_addr to ipi_spec_dst, and no device.
-				copy(message[unix.CmsgLen(0)+4:], message[unix.CmsgLen(0)+8:unix.CmsgLen(0)+12])
-				copy(message[unix.CmsgLen(0):], make([]byte, 4))
-				_ = unix.Sendmsg(fd, data[:n], message, from, 0)
-			}
-		}()
-		t.Cleanup(func() {
-			_ = unix.Shutdown(fd, unix.SHUT_RDWR)
-			_ = unix.Close(fd)
-		})
-		return nil
+		return serveUDP(t, 53)
 	})
+}
+
+func serveTCP(t *testing.T, port string) error {
+	t.Helper()
+	var config net.ListenConfig
+	config.SetMultipathTCP(true)
+	listener, err := config.Listen(t.Context(), "tcp", ":"+port)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = connection.Close()
+		}
+	}()
+	return nil
+}
+
+// serveUDP answers from the address that was asked.
+func serveUDP(t *testing.T, port int) error {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		_ = unix.Close(fd)
+	})
+	if err := errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1), unix.Bind(fd, &unix.SockaddrInet4{Port: port})); err != nil {
+		return err
+	}
+	go func() {
+		data, control := make([]byte, 1500), make([]byte, 128)
+		for {
+			n, cn, _, from, err := unix.Recvmsg(fd, data, control, 0)
+			if err != nil || n == 0 {
+				return
+			}
+			// What was ipi_addr becomes ipi_spec_dst, and no device is named.
+			message := control[:cn]
+			copy(message[unix.CmsgLen(0)+4:], message[unix.CmsgLen(0)+8:unix.CmsgLen(0)+12])
+			copy(message[unix.CmsgLen(0):], make([]byte, 4))
+			_ = unix.Sendmsg(fd, data[:n], message, from, 0)
+		}
+	}()
+	return nil
 }
 
 // tables lists the nftables of the container's namespace.

@@ -17,11 +17,11 @@ import (
 )
 
 // newNetNS makes a network namespace, as Nomad does, with one address on its loopback device, and returns its path.
-func newNetNS(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "netns")
+func newNetNS(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "netns")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	failed := make(chan error, 1)
 	go func() {
@@ -29,7 +29,7 @@ func newNetNS(t testing.TB) string {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		for _, args := range [][]string{{"link", "set", "lo", "up"}, {"addr", "add", "192.0.2.9/32", "dev", "lo"}} {
 			if err == nil {
-				err = exec.CommandContext(t.Context(), "ip", args...).Run()
+				err = exec.CommandContext(tb.Context(), "ip", args...).Run()
 			}
 		}
 		if err == nil {
@@ -38,11 +38,11 @@ func newNetNS(t testing.TB) string {
 		failed <- err
 	}()
 	if err := <-failed; err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return path
