@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"driver/drivertest":       {"driver"},
 	"driver/drivertest/probe": {},
 	"driver/egress":           {"driver"},
+	"driver/cdi":              {"driver"},
 	"driver/image":            {"driver", "driver/unpack"},
 	"driver/login":            {},
 	"driver/plugin":           {"driver", "driver/egress", "driver/image", "driver/login", "driver/probe", "driver/selftest", "driver/shim", "driver/task"},
@@ -45,7 +46,7 @@ var arrows = map[string][]string{
 	"driver/runc":             {"driver", "driver/bundle", "driver/cgroup"},
 	"driver/selftest":         {"driver", "driver/shim"},
 	"driver/shim":             {"driver", "driver/cgroup", "driver/egress", "driver/quota"},
-	"driver/task":             {"driver", "driver/apparmor", "driver/egress", "driver/image", "driver/login", "driver/quota", "driver/seccomp", "driver/shim"},
+	"driver/task":             {"driver", "driver/apparmor", "driver/cdi", "driver/egress", "driver/image", "driver/login", "driver/quota", "driver/seccomp", "driver/shim"},
 	"driver/shim/keeper":      {"driver", "driver/action", "driver/bundle", "driver/cgroup", "driver/egress", "driver/quota", "driver/rootfs", "driver/runc", "driver/shim", "driver/unpack"},
 	"driver/unpack":           {"driver"},
 

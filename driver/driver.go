@@ -136,8 +136,10 @@ type Container struct {
 	// IDs is the container's user namespace.
 	IDs    IDRange `json:"ids"`
 	Mounts []Mount `json:"mounts,omitempty"`
-	Limits Limits  `json:"limits"`
-	Disk   Disk    `json:"disk,omitzero"`
+	// Devices are nodes beside those that every container has.
+	Devices []Device `json:"devices,omitempty"`
+	Limits  Limits   `json:"limits"`
+	Disk    Disk     `json:"disk,omitzero"`
 	// Cgroup is the task's cgroup as Nomad made it, relative to the cgroup mount ("/nomad/<scope>" on v1,
 	// "/nomad.slice/share.slice/<scope>" on v2); empty makes one of our own.
 	Cgroup string `json:"cgroup,omitempty"`

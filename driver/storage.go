@@ -23,3 +23,12 @@ type Tmpfs struct {
 	// Mode is that of its root directory.
 	Mode uint32 `json:"mode"`
 }
+
+// Device is a device of the host that the container may use. Everybody in it may; Access says what for.
+type Device struct {
+	// Source is the host's node, or a directory of nodes.
+	Source string `json:"source"`
+	Target string `json:"target"`
+	// Access is made of r, w and m: read, write, make nodes.
+	Access string `json:"access"`
+}

@@ -56,6 +56,8 @@ type Facts struct {
 	Hosts, ResolvConf, Hostname string
 	// Init is the host path of the shim's executable, for containers that run Work.
 	Init string
+	// Nodes are what the container's Devices turned out to be.
+	Nodes []Device
 	// IDMappable tells which mounts' sources, by path, can be mounted id-mapped.
 	IDMappable map[string]bool
 	// IDMappableTree tells the same of what is mounted below them, too.
@@ -88,6 +90,7 @@ func rules() []rule {
 		bindRule,
 		hideRule,
 		deviceRule,
+		deviceNodeRule,
 		memoryRule,
 		cpuRule,
 		pidsRule,

@@ -67,6 +67,7 @@ func TestSpec(t *testing.T) {
 				{Target: "/ro", ReadOnly: true, Tmpfs: &driver.Tmpfs{SizeBytes: 4096, Mode: 0o755}},
 			}
 			f.IDMappable = map[string]bool{"/vol": true, "/partly": true}
+			f.Nodes = []Device{{Source: "/state/devices/0", Target: "/dev/fuse", Type: "c", Major: 10, Minor: 229, Access: "rw"}}
 			f.IDMappableTree = map[string]bool{"/vol": true}
 		}},
 		{"work-on-v1-without-userns", func(c *driver.Container, f *Facts) {

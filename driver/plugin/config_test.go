@@ -63,6 +63,7 @@ func TestConfig_defaults(t *testing.T) {
 		Pull: task.PullConfig{
 			Activity: image.DefaultActivity, Limits: image.Limits{High: task.DefaultGCHigh, Low: task.DefaultGCLow, Delay: task.DefaultGCDelay},
 		},
+		Storage: task.StorageConfig{CDIDirs: []string{"/etc/cdi", "/var/run/cdi"}},
 		Network: task.NetworkConfig{Egress: task.EgressConfig{BlockMetadata: true, MaxRules: task.DefaultMaxEgressRules}},
 		Disk:    task.DiskConfig{Default: "10G", Max: "100G", ProjectBase: 1 << 30},
 	}
@@ -81,6 +82,8 @@ shim = "/bin/shim"
 default_user = "vcap"
 allow_host_paths = ["/srv", "/data:ro", "/csi:shared"]
 rootfs_owner = "user"
+allow_devices = ["/dev/fuse", "nvidia.com/gpu=*"]
+cdi_spec_dirs = ["/cdi"]
 insecure_registries = ["registry:5000"]
 trusted_certificates = "/certs"
 lifecycle = "https://h/lifecycle.tgz"
@@ -184,8 +187,8 @@ egress {
 		}},
 		Disk: task.DiskConfig{Default: "1G", Max: "unlimited", Inodes: 5000, Scope: "total", ProjectBase: 70000},
 		Storage: task.StorageConfig{
-			RootFSOwner: task.OwnerUser,
-			HostPaths:   []task.HostPath{{Dir: "/srv"}, {Dir: "/data", ReadOnly: true}, {Dir: "/csi", Shared: true}},
+			RootFSOwner: task.OwnerUser, AllowDevices: []string{"/dev/fuse", "nvidia.com/gpu=*"}, CDIDirs: []string{"/cdi"},
+			HostPaths: []task.HostPath{{Dir: "/srv"}, {Dir: "/data", ReadOnly: true}, {Dir: "/csi", Shared: true}},
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -15,12 +15,20 @@ func storageNodeOptions() []Option {
 			Doc: "directories below which jobs may name paths of the host; with `:ro` behind it for read-only mounts alone, with `:shared` for " +
 				"mounts that may let mounts of the container out to the host",
 		},
+		{
+			Name: "allow_devices", Kind: Strings, Default: "none",
+			Doc: "devices that jobs may have: paths such as `/dev/fuse`, names such as `vendor.com/class=name`, either with `*` in it; what device " +
+				"plugins give needs none of this",
+		},
+		{Name: "cdi_spec_dirs", Kind: Strings, Default: "/etc/cdi, /var/run/cdi", Doc: "directories of Container Device Interface files; the later one wins"},
 		{Name: "rootfs_owner", Kind: String, Default: task.OwnerImage, Doc: "what `rootfs_owner` is for images whose job does not say"},
 	}
 }
 
 type storageNode struct {
 	AllowHostPaths []string `codec:"allow_host_paths"`
+	AllowDevices   []string `codec:"allow_devices"`
+	CDISpecDirs    []string `codec:"cdi_spec_dirs"`
 	RootFSOwner    string   `codec:"rootfs_owner"`
 }
 
@@ -29,6 +37,10 @@ func (c storageNode) into(n *task.Config) error {
 		allowed := task.ParseHostPath(entry)
 		n.AllowHostPaths = append(n.AllowHostPaths, allowed.Dir)
 		n.Storage.HostPaths = append(n.Storage.HostPaths, allowed)
+	}
+	n.Storage.AllowDevices, n.Storage.CDIDirs = c.AllowDevices, c.CDISpecDirs
+	if len(n.Storage.CDIDirs) == 0 {
+		n.Storage.CDIDirs = []string{"/etc/cdi", "/var/run/cdi"}
 	}
 	n.Storage.RootFSOwner = c.RootFSOwner
 	return nil
@@ -56,6 +68,11 @@ func storageOptions() []Option {
 			Name: "tmpfs", Kind: Strings,
 			Doc: "`target[:options]` for file systems in memory, with options `size=64m`, `mode=1777`, `exec`, `ro`; they count as the task's memory",
 		},
+		{Name: "devices", Kind: Blocks, Doc: "devices of the host, as far as the operator's `allow_devices` permits", Options: []Option{
+			{Name: "host_path", Kind: String, Doc: "a node in `/dev`, a directory of them, or a device's name `vendor.com/class=name`"},
+			{Name: "container_path", Kind: String, Default: "host_path", Doc: "where it is in the container; everybody in there may use it"},
+			{Name: "cgroup_permissions", Kind: String, Default: "rwm", Doc: "what for: read, write, make nodes"},
+		}},
 	}
 }
 
@@ -80,12 +97,19 @@ func mountOptions() []Option {
 }
 
 type storageTask struct {
-	ReadOnlyRootFS bool        `codec:"readonly_rootfs"`
-	RootFSOwner    string      `codec:"rootfs_owner"`
-	Mount          []mountTask `codec:"mount"`
-	Mounts         []mountTask `codec:"mounts"`
-	Volumes        []string    `codec:"volumes"`
-	Tmpfs          []string    `codec:"tmpfs"`
+	ReadOnlyRootFS bool         `codec:"readonly_rootfs"`
+	RootFSOwner    string       `codec:"rootfs_owner"`
+	Mount          []mountTask  `codec:"mount"`
+	Mounts         []mountTask  `codec:"mounts"`
+	Volumes        []string     `codec:"volumes"`
+	Tmpfs          []string     `codec:"tmpfs"`
+	Devices        []deviceTask `codec:"devices"`
+}
+
+type deviceTask struct {
+	HostPath      string `codec:"host_path"`
+	ContainerPath string `codec:"container_path"`
+	Access        string `codec:"cgroup_permissions"`
 }
 
 type mountTask struct {
@@ -115,6 +139,9 @@ func (c storageTask) into(w *task.Wish) error {
 			return err
 		}
 		w.Storage.Mounts = append(w.Storage.Mounts, wish)
+	}
+	for _, d := range c.Devices {
+		w.Storage.Devices = append(w.Storage.Devices, task.DeviceWish(d))
 	}
 	for _, parse := range []struct {
 		list []string

@@ -38,6 +38,11 @@ mounts {
 }
 volumes = ["/srv/a:/a:ro"]
 tmpfs = ["/run:size=1m"]
+devices {
+  host_path          = "/dev/fuse"
+  container_path     = "/dev/f"
+  cgroup_permissions = "rw"
+}
 `, &c)
 	got, err := c.wish("")
 	if err != nil {
@@ -49,7 +54,7 @@ tmpfs = ["/run:size=1m"]
 		{Field: "mount", Type: "bind", Source: "local/b", Target: "/b"},
 		{Field: "volumes", Type: "bind", Source: "/srv/a", Target: "/a", ReadOnly: true, Create: true},
 		{Field: "tmpfs", Type: "tmpfs", Target: "/run", SizeBytes: 1 << 20},
-	}}
+	}, Devices: []task.DeviceWish{{HostPath: "/dev/fuse", ContainerPath: "/dev/f", Access: "rw"}}}
 	if diff := cmp.Diff(want, got.Storage); diff != "" || !got.ReadOnlyRootFS {
 		t.Error(diff)
 	}

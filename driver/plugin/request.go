@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -20,19 +19,16 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 	if err != nil {
 		return task.Request{}, fmt.Errorf("config: %w", err)
 	}
-	if len(cfg.Devices) > 0 {
-		return task.Request{}, errors.New("device: this driver does not give devices to tasks yet")
-	}
 	mounts, err := mountsOf(cfg.Mounts)
 	if err != nil {
 		return task.Request{}, err
 	}
 	req := task.Request{
 		ID: cfg.ID, AllocID: cfg.AllocID, TaskName: cfg.Name, JobID: cfg.JobID, AllocDir: cfg.AllocDir,
-		Env: cfg.Env, Wish: wish, Mounts: mounts, Stdout: cfg.StdoutPath, Stderr: cfg.StderrPath,
+		Env: cfg.Env, Wish: wish, Mounts: mounts, DeviceEnv: cfg.DeviceEnv, Stdout: cfg.StdoutPath, Stderr: cfg.StderrPath,
 	}
-	for name := range cfg.DeviceEnv {
-		return task.Request{}, fmt.Errorf("device: this driver does not give devices to tasks yet (%s)", name)
+	for _, d := range cfg.Devices {
+		req.Devices = append(req.Devices, driver.Device{Source: d.HostPath, Target: d.TaskPath, Access: or(d.Permissions, "rwm")})
 	}
 	if cfg.NetworkIsolation != nil && cfg.NetworkIsolation.Mode != drivers.NetIsolationModeHost {
 		if req.NetNS = cfg.NetworkIsolation.Path; req.NetNS == "" { // it would be the host's

@@ -54,6 +54,8 @@ func TestRequest(t *testing.T) {
 	cfg := taskOf(t, func(c *drivers.TaskConfig) {
 		c.NetworkIsolation = &drivers.NetworkIsolationSpec{Mode: drivers.NetIsolationModeGroup, Path: "/run/netns/a"}
 		c.DNS = &drivers.DNSConfig{Servers: []string{"1.1.1.1"}}
+		c.Devices = []*drivers.DeviceConfig{{HostPath: "/dev/a", TaskPath: "/dev/b", Permissions: "rw"}}
+		c.DeviceEnv = map[string]string{"GPU": "1"}
 		c.Mounts = []*drivers.MountConfig{{HostPath: "/vol", TaskPath: "/data", Readonly: true, PropagationMode: "private"},
 			{HostPath: "/vol", TaskPath: "/hears", PropagationMode: "host-to-task"}, {HostPath: "/vol", TaskPath: "/shares", PropagationMode: "bidirectional"}}
 		c.Resources = &drivers.Resources{
@@ -72,7 +74,8 @@ func TestRequest(t *testing.T) {
 	want := task.Request{
 		ID: "a/web/1", AllocID: "a", TaskName: "web", JobID: "job", AllocDir: "/alloc/a", Env: map[string]string{"A": "b"},
 		Stdout: "/o", Stderr: "/e", Wish: task.Wish{Image: "i", User: "vcap"}, NetNS: "/run/netns/a", HostIP: "192.0.2.1",
-		DNS: &task.DNS{Servers: []string{"1.1.1.1"}},
+		DNS:     &task.DNS{Servers: []string{"1.1.1.1"}},
+		Devices: []driver.Device{{Source: "/dev/a", Target: "/dev/b", Access: "rw"}}, DeviceEnv: map[string]string{"GPU": "1"},
 		Mounts: []driver.Mount{
 			{Source: "/vol", Target: "/data", ReadOnly: true, IDMapped: true, Recursive: true},
 			{Source: "/vol", Target: "/hears", IDMapped: true, Recursive: true, Propagation: driver.PropagationSlave},
@@ -110,8 +113,6 @@ func TestRequest_refusesByName(t *testing.T) {
 		"no network namespace": func(c *drivers.TaskConfig) {
 			c.NetworkIsolation = &drivers.NetworkIsolationSpec{Mode: drivers.NetIsolationModeGroup}
 		},
-		"device": func(c *drivers.TaskConfig) { c.Devices = []*drivers.DeviceConfig{{TaskPath: "/dev/x"}} },
-		"NVIDIA": func(c *drivers.TaskConfig) { c.DeviceEnv = map[string]string{"NVIDIA": "1"} },
 	} {
 		if _, err := request(taskOf(t, change)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("error %v, want one with %q", err, says)

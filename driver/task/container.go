@@ -8,6 +8,7 @@ import (
 	"code.cloudfoundry.org/bbs/models"
 
 	"drover/driver"
+	"drover/driver/cdi"
 )
 
 // facts are everything that a container is assembled from. Nothing in here is looked up again.
@@ -42,6 +43,8 @@ type facts struct {
 	// project is the task's project id, 0 for none; imageUse is how much of its disk space the image takes.
 	project  uint32
 	imageUse int64
+	// cdi is what devices need of which a vendor's file speaks.
+	cdi cdi.Edits
 	// cpus is the number of processors of the node.
 	cpus int
 }

@@ -300,6 +300,9 @@ func (s *start) assemble(context.Context) (err error) {
 	if err := s.lookForEgress(); err != nil {
 		return err
 	}
+	if err := s.lookUpDevices(); err != nil {
+		return err
+	}
 	s.warnExposed()
 	s.container, err = assemble(s.facts)
 	if err != nil {

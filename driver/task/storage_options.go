@@ -14,10 +14,14 @@ type StorageConfig struct {
 	RootFSOwner string
 	// HostPaths are Config.AllowHostPaths with what may be done there.
 	HostPaths []HostPath
+	// AllowDevices are patterns of paths and names of devices that jobs may have.
+	AllowDevices []string
+	// CDIDirs hold the vendors' files about devices.
+	CDIDirs []string
 }
 
 func (c StorageConfig) validate() error {
-	errs := []error{validateOwner(c.RootFSOwner)}
+	errs := []error{validateOwner(c.RootFSOwner), c.validateDevices()}
 	for _, p := range c.HostPaths {
 		if strings.Contains(p.Dir, ":") {
 			errs = append(errs, fmt.Errorf("allow_host_paths: %q: nothing but :ro or :shared may stand behind a directory", p.Dir))
@@ -31,6 +35,7 @@ type StorageWish struct {
 	// RootFSOwner is OwnerImage, OwnerUser, or empty for the operator's choice.
 	RootFSOwner string
 	Mounts      []MountWish
+	Devices     []DeviceWish
 }
 
 // maxMounts bounds what one job may ask for.
@@ -44,6 +49,12 @@ func (w StorageWish) validate(node Config) error {
 	for _, m := range w.Mounts {
 		errs = append(errs, m.validate(node))
 	}
+	if len(w.Devices) > maxMounts {
+		return fmt.Errorf("devices: %d of them are more than %d", len(w.Devices), maxMounts)
+	}
+	for _, d := range w.Devices {
+		errs = append(errs, d.validate(node))
+	}
 	return errors.Join(errs...)
 }
 
@@ -53,6 +64,7 @@ func (f facts) applyStorage(c *driver.Container) error {
 	for _, m := range f.req.Wish.Storage.Mounts {
 		c.Mounts = append(c.Mounts, f.mount(m))
 	}
+	f.applyDevices(c)
 	// First, since others may be mounted inside of them.
 	c.Mounts = append(f.imageVolumes(c.Mounts), c.Mounts...)
 	return nil

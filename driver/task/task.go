@@ -38,6 +38,9 @@ type Request struct {
 	Ports []Port
 	// Mounts are volume mounts; targets are relative to the container's root.
 	Mounts []driver.Mount
+	// Devices and DeviceEnv are what Nomad's device plugins give.
+	Devices   []driver.Device
+	DeviceEnv map[string]string
 	// NetNS is the path of the group's network namespace; empty for the host's.
 	NetNS string
 	// DNS is what the jobspec or CNI says about name resolution; nil for the host's own.

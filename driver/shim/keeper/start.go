@@ -189,6 +189,9 @@ func (k *keeper) gather(target string) (bundle.Facts, error) {
 	k.mappable, k.mappableTree = idMappable(k.wish)
 	facts.IDMappable, facts.IDMappableTree = k.mappable, k.mappableTree
 	k.warnPlain()
+	if facts.Nodes, err = k.makeNodes(); err != nil {
+		return facts, err
+	}
 	if err := k.gatherSecurity(&facts); err != nil {
 		return facts, err
 	}
