@@ -2,11 +2,14 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"drover/driver"
 	"drover/driver/quota"
@@ -121,6 +124,12 @@ func (k *keeper) measureDisk(ctx context.Context, limit quota.Amount) error {
 	k.tooMuch = why
 	k.mu.Unlock()
 	k.emit(diskEvent(used, limit, "Disk quota exceeded: used "+used.Of(limit)+"; the task is killed"))
+	if k.wish.Work == nil {
+		// First, and the rest with it: it might end otherwise, and tell so, because one of the others did.
+		if err := k.init.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			k.log.Warn("cannot kill process 1", "error", err)
+		}
+	}
 	return k.killAll()
 }
 
