@@ -15,9 +15,9 @@ cd "$(dirname "$0")/../.."
 
 SUITE=trixie # its kernel maps ids on tmpfs (6.3) and does not tell exit statuses by pidfd (6.15): our fallback is tested
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/drover
-INCLUDE=linux-image-cloud-amd64,iproute2,iptables,kmod,procps,ca-certificates,containernetworking-plugins,e2fsprogs
+INCLUDE=linux-image-cloud-amd64,iproute2,iptables,kmod,procps,ca-certificates,containernetworking-plugins,e2fsprogs,xfsprogs
 VM=$CACHE/vm-$(sha256sum <<<"$SUITE $INCLUDE" | head -c 8)
-ROOT_PACKAGES="driver/cgroup driver/rootfs driver/unpack driver/image driver/shim driver/shim/keeper"
+ROOT_PACKAGES="driver/cgroup driver/quota driver/rootfs driver/unpack driver/image driver/shim driver/shim/keeper"
 [ $# -gt 0 ] || set -- $ROOT_PACKAGES 'e2e:^TestDriver'
 
 for program in debootstrap mke2fs qemu-system-x86_64; do
@@ -95,7 +95,7 @@ guest() {
 		mount -t tmpfs shm /dev/shm; mount -t mqueue mqueue /dev/mqueue; mountpoint -q /run || mount -t tmpfs run /run
 		mount --make-rshared / # as systemd does
 		[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
-		for module in overlay bridge veth loop dummy nft_chain_nat nft_masq xt_comment xt_conntrack xt_MASQUERADE; do modprobe -q $module; done
+		for module in overlay xfs quota_v2 bridge veth loop dummy nft_chain_nat nft_masq xt_comment xt_conntrack xt_MASQUERADE; do modprobe -q $module; done
 		ip link set lo up; ip link add dummy0 type dummy; ip addr add 192.0.2.2/24 dev dummy0; ip link set dummy0 up
 		ip route add default via 192.0.2.1
 		dmesg -n 1

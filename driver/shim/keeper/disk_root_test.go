@@ -3,6 +3,8 @@
 package keeper_test
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,9 @@ import (
 	"code.cloudfoundry.org/bbs/models"
 
 	"drover/driver"
+	"drover/driver/drivertest"
+	"drover/driver/quota"
+	"drover/driver/shim"
 )
 
 const mib = 1 << 20
@@ -32,9 +37,10 @@ func (b *box) diskEvents() string {
 }
 
 // local gives a box the directory of its task as /local, which counts.
-func (b *box) local() string {
+func (b *box) local() string { return b.localIn(b.t.TempDir()) }
+
+func (b *box) localIn(base string) string {
 	b.t.Helper()
-	base := b.t.TempDir()
 	dir := filepath.Join(base, "local")
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		b.t.Fatal(err)
@@ -120,4 +126,58 @@ func TestDisk_orphan(t *testing.T) {
 	if exit := b.wait(); exit.Code != 137 || !strings.HasPrefix(exit.DiskExceeded, "disk quota exceeded: used ") {
 		t.Errorf("exit is %+v", exit)
 	}
+}
+
+// TestDisk_project: where the file system has project quotas, writes fail, nobody is killed, and nothing stays.
+func TestDisk_project(t *testing.T) {
+	for kind, mkfs := range map[string][]string{"ext4": drivertest.ProjectExt4(), "xfs": drivertest.ProjectXFS()} {
+		t.Run(kind, func(t *testing.T) {
+			const id = 5001
+			disk := drivertest.FileSystem(t, kind, "prjquota", mkfs...)
+			b := newBox(t, "sleep", "600")
+			b.dir = filepath.Join(disk, "task")
+			b.wish.Disk = driver.Disk{Bytes: 16 * mib, Inodes: 400, Project: id}
+			local := b.localIn(disk)
+			b.start()
+			t.Cleanup(func() { b.destroy() }) // before the file system is unmounted
+			for _, args := range [][]string{
+				{"fill", "/tmp/f", "40"}, {"fill", "/local/f", "40"}, {"litter", "/tmp/d", "500"}, {"hidden", "/tmp/h", "40"},
+			} {
+				out := b.refused(args...)
+				if !strings.Contains(out, "quota exceeded") && !strings.Contains(out, "no space left") {
+					t.Errorf("%q: %s", args, out)
+				}
+			}
+			if out := b.refused("project", "/tmp/f", "0"); !strings.Contains(out, "invalid argument") && !strings.Contains(out, "not permitted") {
+				t.Errorf("leaving the project: %s", out)
+			}
+			if !b.client.Running() {
+				t.Error("the container has ended")
+			}
+			if used, limit, err := quota.Usage(disk, id); err != nil || limit.Bytes != 16*mib || used.Bytes < 14*mib || used.Bytes > 16*mib {
+				t.Errorf("used %+v of %+v, %v", used, limit, err)
+			}
+			b.destroy()
+			if err := os.RemoveAll(local); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() (bool, string) { // xfs frees inodes a moment later
+				used, limit, err := quota.Usage(disk, id)
+				return used == quota.Amount{} && limit == quota.Amount{} && err == nil, fmt.Sprint(used, limit, err)
+			})
+		})
+	}
+}
+
+// refused runs a command in the container that is to fail, and returns what it said.
+func (b *box) refused(args ...string) string {
+	b.t.Helper()
+	var out bytes.Buffer
+	exit, err := b.client.Exec(b.t.Context(), shim.ExecRequest{
+		Process: driver.Process{Args: append([]string{"/bin/probe"}, args...), User: "vcap"}, Stdout: &out, Stderr: &out,
+	})
+	if err != nil || exit.Code == 0 {
+		b.t.Fatalf("%q: exit %+v, error %v, output %s", args, exit, err, &out)
+	}
+	return out.String()
 }
