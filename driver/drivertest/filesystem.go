@@ -27,8 +27,10 @@ func FileSystem(t *testing.T, kind, options string, mkfs ...string) string {
 	if err != nil {
 		t.Skipf("no %s on this machine", mkfs[0])
 	}
+	mode := os.FileMode(0o711) // users of containers walk through
 	image, dir := filepath.Join(t.TempDir(), "image"), filepath.Join(t.TempDir(), "m")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 320<<20), os.Mkdir(dir, 0o755)); err != nil {
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 320<<20), os.Mkdir(dir, 0o755),
+		os.Chmod(filepath.Dir(dir), mode), os.Chmod(filepath.Dir(filepath.Dir(dir)), mode)); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), program, append(mkfs[1:], image)...).CombinedOutput(); err != nil {

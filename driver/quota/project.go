@@ -144,16 +144,17 @@ func Assign(dir string, id uint32) error {
 		return fmt.Errorf("set project of %s: %w", dir, err)
 	}
 	defer func() { _ = handle.Close() }()
-	return assign(handle, id)
+	return assign(handle, id, inheritFlag)
 }
 
-func assign(file *os.File, id uint32) error {
+// assign sets a file's project and adds flags to its own; ext4 refuses on a file what is for directories.
+func assign(file *os.File, id, flags uint32) error {
 	var a attributes
 	if err := ioctl(file, getAttributes, &a); err != nil {
 		return fmt.Errorf("read project of %s: %w", file.Name(), err)
 	}
 	a.Project = id
-	a.Flags |= inheritFlag // which means nothing for a file, and is ignored
+	a.Flags |= flags
 	if err := ioctl(file, setAttributes, &a); err != nil {
 		return fmt.Errorf("set project of %s: %w", file.Name(), err)
 	}
@@ -184,25 +185,37 @@ func Adopt(ctx context.Context, dir *os.File, id uint32, limit Amount, beside st
 	if one.Dev != two.Dev || inProject(dir, id, dir) {
 		return nil
 	}
-	if err := assign(dir, id); err != nil {
+	if err := assign(dir, id, inheritFlag); err != nil {
 		return err
 	}
+	var failed error
 	used, err := visit(ctx, dir, limit, func(parent int, name string, kind uint32) {
 		if kind != unix.S_IFREG && kind != unix.S_IFDIR {
 			return // cannot be opened without consequences, and takes up next to nothing
 		}
 		fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return
+			return // it has gone meanwhile
 		}
-		file := os.NewFile(uintptr(fd), name)
-		_ = assign(file, id) // one that has gone meanwhile is no matter
+		file, flags := os.NewFile(uintptr(fd), name), uint32(0)
+		if kind == unix.S_IFDIR {
+			flags = inheritFlag
+		}
+		failed = errors.Join(failed, assign(file, id, flags))
 		_ = file.Close()
 	})
-	if err == nil && used.Exceeds(limit) {
+	switch {
+	case err != nil:
+		return err
+	case errors.Is(failed, unix.EDQUOT), errors.Is(failed, unix.ENOSPC):
+		return fmt.Errorf("%w: %s holds too much already: %w", ErrTooMuch, dir.Name(), failed)
+	case failed != nil:
+		return failed
+	}
+	if used.Exceeds(limit) {
 		err = fmt.Errorf("%w: %s holds %s already", ErrTooMuch, dir.Name(), used.Of(limit))
 	}
-	return err
+	return nil
 }
 
 // SetLimit limits a project on the file system of a directory. A zero Amount takes the limit away.

@@ -53,7 +53,7 @@ func (m *Manager) Start(req Request) (Record, error) {
 		req: req, node: m.node, id: id, guid: uuid.NewString(), cpus: runtime.NumCPU(),
 	}}
 	if err := s.run(ctx, s.steps()); err != nil {
-		return Record{}, err
+		return Record{}, m.explainFull(err)
 	}
 	task := &Task{client: s.client, told: make(chan struct{}), Record: Record{
 		TaskID: req.ID, AllocID: req.AllocID, TaskName: req.TaskName, ContainerID: id, InstanceGUID: s.facts.guid,

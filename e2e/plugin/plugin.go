@@ -11,6 +11,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -40,6 +41,8 @@ const Name = "nomad-driver-drover"
 type Options struct {
 	// Config is the body of the agent's plugin block, beside state_dir and image_dir, in HCL.
 	Config string
+	// StateDir is where tasks are kept; empty is a directory in Dir.
+	StateDir string
 	// UID runs the plugin as somebody else than root.
 	UID uint32
 	// Hide covers a directory of the host, such as that of a cgroup controller, in the plugin's eyes.
@@ -101,6 +104,8 @@ func Start(t *testing.T, o Options) *Node {
 	return n
 }
 
+func (n *Node) stateDir() string { return cmp.Or(n.options.StateDir, filepath.Join(n.Dir, "state")) }
+
 // Shim is the path of drover-shim.
 func (n *Node) Shim() string { return filepath.Join(n.Dir, "plugins", "drover-shim") }
 
@@ -159,7 +164,7 @@ func (n *Node) Configure(t *testing.T, body string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	value, err := decode(spec, fmt.Sprintf("state_dir = %q\nimage_dir = %q\n%s", filepath.Join(n.Dir, "state"), filepath.Join(n.Dir, "images"), body))
+	value, err := decode(spec, fmt.Sprintf("state_dir = %q\nimage_dir = %q\n%s", n.stateDir(), filepath.Join(n.Dir, "images"), body))
 	if err != nil {
 		return err
 	}
