@@ -201,7 +201,9 @@ func Adopt(ctx context.Context, dir *os.File, id uint32, limit Amount, beside st
 		if kind == unix.S_IFDIR {
 			flags = inheritFlag
 		}
-		failed = errors.Join(failed, assign(file, id, flags))
+		if err := assign(file, id, flags); failed == nil {
+			failed = err
+		}
 		_ = file.Close()
 	})
 	switch {
