@@ -18,6 +18,10 @@ const (
 	AnnotationDiskLimit  = "drover_disk_limit"
 	AnnotationFilesUsed  = "drover_files_used"
 	AnnotationFilesLimit = "drover_files_limit"
+	// AnnotationMountMillis and AnnotationCreateMillis are the parts of PhaseStarted that the shim sees: its root file system
+	// was mounted, its container created and begun. AnnotationMillis of that phase is everything since Nomad's call.
+	AnnotationMountMillis  = "drover_mount_ms"
+	AnnotationCreateMillis = "drover_create_ms"
 	// AnnotationAddress is the container's own IP address.
 	AnnotationAddress = "drover_address"
 )

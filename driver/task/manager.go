@@ -199,13 +199,22 @@ func (t *Task) event(e shim.Event) Event {
 func describePhase(phase string, notes map[string]string) string {
 	switch phase {
 	case driver.PhaseStarted:
-		return "Container started"
+		return describeStart(notes)
 	case driver.PhaseHealthy:
 		return "Container became healthy"
 	case driver.PhaseEnded:
 		return orElse(notes[driver.AnnotationReason], "Container ended")
 	}
 	return phase
+}
+
+// describeStart tells where the time went, in the one event that there is of a start: Nomad keeps ten for a task.
+func describeStart(notes map[string]string) string {
+	mount, create := notes[driver.AnnotationMountMillis], notes[driver.AnnotationCreateMillis]
+	if mount == "" || create == "" { // an older shim does not say
+		return fmt.Sprintf("Container started in %s ms", notes[driver.AnnotationMillis])
+	}
+	return fmt.Sprintf("Container started in %s ms: mount %s ms, create %s ms", notes[driver.AnnotationMillis], mount, create)
 }
 
 // tellTimeout bounds how long a task's result waits for its last event to be handed on first.

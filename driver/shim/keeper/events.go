@@ -84,6 +84,13 @@ func (k *keeper) emit(event shim.Event) {
 	}
 }
 
+func startedEvent(mounting, creating time.Duration) shim.Event {
+	return shim.Event{Phase: driver.PhaseStarted, Annotations: map[string]string{
+		driver.AnnotationMountMillis:  strconv.FormatInt(mounting.Milliseconds(), 10),
+		driver.AnnotationCreateMillis: strconv.FormatInt(creating.Milliseconds(), 10),
+	}}
+}
+
 func endedEvent(exit driver.Exit) shim.Event {
 	event := shim.Event{Phase: driver.PhaseEnded, Message: exit.Reason, Annotations: map[string]string{}}
 	if exit.Reason != "" {

@@ -51,6 +51,8 @@ type keeper struct {
 	logs      *logs
 	log       *slog.Logger
 	started   time.Time
+	began     time.Time     // when this process began to make the container
+	mounting  time.Duration // how long it took to mount the root file system
 	joined    chan error // gives whether this process is in its own cgroup
 	lifeline  *os.File   // while it is open, the reaper of a container with Work knows that we live
 
@@ -82,7 +84,7 @@ type stop struct {
 // task has ended and exit.json is written.
 func Run(ctx context.Context, dir string, log *slog.Logger) error {
 	k := &keeper{
-		dir: shim.Dir(dir), log: log, ended: make(chan struct{}),
+		dir: shim.Dir(dir), log: log, began: time.Now(), ended: make(chan struct{}),
 		mains: map[*runc.Running]bool{}, cancelWork: func() {},
 	}
 	k.events.init(k.dir)
@@ -115,7 +117,7 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 
 // keep waits for the task's end.
 func (k *keeper) keep(ctx context.Context) {
-	k.emit(shim.Event{Phase: driver.PhaseStarted, Annotations: map[string]string{}})
+	k.emit(startedEvent(k.mounting, k.started.Sub(k.began)-k.mounting))
 	for _, warning := range k.warnings {
 		k.emit(shim.Event{Phase: driver.PhaseWarning, Message: warning})
 	}

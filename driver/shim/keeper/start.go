@@ -92,10 +92,12 @@ func (k *keeper) create() error {
 	if err := k.limitDisk(); err != nil {
 		return err
 	}
+	mounting := time.Now()
 	target, err := rootfs.Mount(k.wish.RootFS, k.wish.IDs, string(k.dir))
 	if err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
+	k.mounting = time.Since(mounting)
 	if k.root, err = runc.OpenRootfs(target); err != nil {
 		return err
 	}
