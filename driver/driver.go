@@ -145,6 +145,8 @@ type Container struct {
 	Cgroup string `json:"cgroup,omitempty"`
 	// CpusetCgroup is the absolute path of the v1 cpuset cgroup that processes are moved to; empty on v2.
 	CpusetCgroup string `json:"cpuset_cgroup,omitempty"`
+	// AllocDir is the allocation's directory on the host: when it is gone, Nomad has forgotten the task.
+	AllocDir string `json:"alloc_dir,omitempty"`
 	// NetNS is the path of the network namespace to join; empty shares the host's.
 	NetNS string `json:"net_ns,omitempty"`
 	// Egress says what the container may reach; nil means whatever its network reaches.

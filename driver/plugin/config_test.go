@@ -59,7 +59,7 @@ func TestConfig_defaults(t *testing.T) {
 	want := task.Config{
 		StateDir: task.DefaultStateDir, ImageDir: task.DefaultImageDir, Stacks: map[string]task.Stack{},
 		IDs:  task.IDs{HostBase: task.DefaultHostBase, Size: task.DefaultIDSize, Count: task.DefaultIDCount},
-		PIDs: task.DefaultPIDs, MaxPIDs: task.DefaultMaxPIDs, PullTimeout: task.DefaultPullTimeout, Seccomp: "default",
+		PIDs: task.DefaultPIDs, MaxPIDs: task.DefaultMaxPIDs, PullTimeout: task.DefaultPullTimeout, OrphanGrace: task.DefaultOrphanGrace, Seccomp: "default",
 		Pull: task.PullConfig{
 			Activity: image.DefaultActivity, Limits: image.Limits{High: task.DefaultGCHigh, Low: task.DefaultGCLow, Delay: task.DefaultGCDelay},
 		},
@@ -80,6 +80,7 @@ state_dir = "/s"
 image_dir = "/i"
 shim = "/bin/shim"
 default_user = "vcap"
+orphan_grace = "1m"
 allow_host_paths = ["/srv", "/data:ro", "/csi:shared"]
 rootfs_owner = "user"
 allow_devices = ["/dev/fuse", "nvidia.com/gpu=*"]
@@ -167,7 +168,7 @@ egress {
 	want := task.Config{
 		StateDir: "/s", ImageDir: "/i", Shim: "/bin/shim", DefaultUser: "vcap", AllowHostPaths: []string{"/srv", "/data", "/csi"},
 		InsecureRegistries: []string{"registry:5000"}, TrustedCertificates: "/certs", Lifecycle: "https://h/lifecycle.tgz",
-		PIDs: 10, MaxPIDs: 20, PullTimeout: time.Hour, Seccomp: "off",
+		PIDs: 10, MaxPIDs: 20, PullTimeout: time.Hour, OrphanGrace: time.Minute, Seccomp: "off",
 		Pull: task.PullConfig{
 			Activity: 30 * time.Second, Prefetch: []string{"a/b:1"}, Login: login.Sources{File: "/root/.docker/config.json", Helper: "ecr-login"},
 			Limits: image.Limits{High: 60, Low: 50, Delay: time.Minute, MaxAge: 24 * time.Hour},

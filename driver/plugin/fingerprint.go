@@ -36,6 +36,9 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 		defer close(ch)
 		ticker := time.NewTicker(fingerprintEvery)
 		defer ticker.Stop()
+		if d.config.Enabled && os.Geteuid() == 0 { // here and not in SetConfig: agents start this program twice only to ask it things
+			d.sweep.Do(func() { go d.tasks.Sweep(d.life) })
+		}
 		last := "Healthy"
 		d.awaitTrial(ctx)
 		for {

@@ -35,6 +35,7 @@ type Driver struct {
 	node    task.Config
 	compute cpustats.Compute
 	tasks   *task.Manager
+	sweep   sync.Once
 	looking sync.Mutex // guards prober
 	prober  probe.Prober
 	trial   selftest.Trial

@@ -37,7 +37,7 @@ type Client struct {
 }
 
 // Connect returns a client for the task of a state directory. The shim may be dead and the task ended; the error is
-// ErrGone only when there is no such task.
+// ErrGone only when there is no such task, or when the host was restarted while it ran.
 func Connect(dir string) (*Client, error) {
 	container, err := readContainer(dir)
 	if err != nil {
@@ -45,6 +45,9 @@ func Connect(dir string) (*Client, error) {
 	}
 	group, err := cgroup.At(containerCgroup(container))
 	if err != nil {
+		return nil, err
+	}
+	if err := lost(dir); err != nil {
 		return nil, err
 	}
 	c := &Client{dir: dir, container: container, group: group}

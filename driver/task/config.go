@@ -39,6 +39,8 @@ type Config struct {
 	PIDs, MaxPIDs int64
 	// PullTimeout bounds how long fetching all parts of one task's root file system may take.
 	PullTimeout time.Duration
+	// OrphanGrace is how long what nobody asks for is left alone; see Sweep.
+	OrphanGrace time.Duration
 	// Seccomp is "default" or "off".
 	Seccomp string
 
@@ -120,6 +122,9 @@ func (c Config) Validate() error {
 	}
 	if c.PullTimeout <= 0 {
 		wrong("image_pull_timeout: %s must be more than zero", c.PullTimeout)
+	}
+	if c.OrphanGrace <= 0 {
+		wrong("orphan_grace: %s must be more than zero", c.OrphanGrace)
 	}
 	errs = append(errs, c.IDs.validate(), validateStacks(c.Stacks))
 	for _, part := range []interface{ validate() error }{

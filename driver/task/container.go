@@ -69,6 +69,7 @@ func assemble(f facts) (driver.Container, error) {
 		Limits:       limits(f.req.Resources, f.pids(), f.req.Wish.CPUHardLimit, f.cpus),
 		Cgroup:       cgroup,
 		CpusetCgroup: cpuset,
+		AllocDir:     f.req.AllocDir,
 		NetNS:        f.req.NetNS,
 		ResolvConf:   f.resolvConf,
 		Stdout:       f.req.Stdout,

@@ -43,6 +43,8 @@ type Manager struct {
 
 	mu    sync.Mutex
 	tasks map[string]*Task
+	// starting counts the starts of each container that are under way.
+	starting map[string]int
 
 	sizes sync.Map // of layers, by directory
 
@@ -78,7 +80,7 @@ type Record struct {
 // New returns a Manager. It does no work: the state directory is made by the first call that needs it. Events are
 // handed to emit one at a time for each task, in order.
 func New(life context.Context, node Config, emit func(Event), log *slog.Logger) *Manager {
-	return &Manager{life: life, node: node, emit: emit, log: log, tasks: map[string]*Task{}}
+	return &Manager{life: life, node: node, emit: emit, log: log, tasks: map[string]*Task{}, starting: map[string]int{}}
 }
 
 // prepare opens what is on disk, once.
@@ -301,9 +303,15 @@ func (m *Manager) Destroy(ctx context.Context, taskID string, force bool) error 
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	known, err := m.find(taskID)
-	if err == nil && !force && known.client.Running() {
-		return fmt.Errorf("%w: %s", ErrStillRunning, taskID)
+	known, _ := m.find(taskID) // one that this process never heard of is destroyed as well
+	if !force {
+		remains, err := shim.Examine(m.dir(ContainerID(taskID)))
+		if err != nil {
+			return fmt.Errorf("destroy task %s: %w", taskID, err)
+		}
+		if remains.Running {
+			return fmt.Errorf("%w: %s", ErrStillRunning, taskID)
+		}
 	}
 	if err := m.wipe(ctx, ContainerID(taskID)); err != nil {
 		return fmt.Errorf("destroy task %s: %w", taskID, err)

@@ -49,6 +49,7 @@ func (m *Manager) Start(req Request) (Record, error) {
 	ctx, cancel := context.WithCancel(m.life)
 	defer cancel()
 	id := ContainerID(req.ID)
+	defer m.starts(id)()
 	s := &start{m: m, began: time.Now(), facts: facts{
 		req: req, node: m.node, id: id, guid: uuid.NewString(), cpus: runtime.NumCPU(),
 	}}

@@ -16,7 +16,7 @@ func testNode() Config {
 		StateDir: "/var/lib/drover/state", ImageDir: "/var/lib/drover/images", Shim: "/opt/drover-shim",
 		Stacks: map[string]Stack{"cflinuxfs4": {RootFS: "/srv/cflinuxfs4"}, "debian": {Image: "registry/debian"}},
 		IDs:    IDs{HostBase: DefaultHostBase, Size: DefaultIDSize, Count: DefaultIDCount},
-		PIDs:   DefaultPIDs, MaxPIDs: DefaultMaxPIDs, PullTimeout: DefaultPullTimeout, Seccomp: "default",
+		PIDs:   DefaultPIDs, MaxPIDs: DefaultMaxPIDs, PullTimeout: DefaultPullTimeout, OrphanGrace: DefaultOrphanGrace, Seccomp: "default",
 		AllowHostPaths: []string{"/srv"}, Pull: PullConfig{Activity: time.Minute},
 	}
 }
@@ -114,6 +114,7 @@ func TestConfigValidate(t *testing.T) {
 		{"wants ranges that exist", func(c *Config) { c.IDs.Count = 1 << 16 }, "at most count = 49150 fits"},
 		{"wants certificate and key", func(c *Config) { c.TLS = driver.TLSFiles{Cert: "/c"} }, "tls: cert_file and key_file"},
 		{"wants a default below the ceiling", func(c *Config) { c.PIDs = c.MaxPIDs + 1 }, "pids_limit"},
+		{"gives no task up at once", func(c *Config) { c.OrphanGrace = 0 }, "orphan_grace"},
 		{"wants time to pull", func(c *Config) { c.PullTimeout = 0 }, "image_pull_timeout"},
 		{"knows two seccomp modes", func(c *Config) { c.Seccomp = "strict" }, "seccomp"},
 		{"wants a lifecycle that can be fetched", func(c *Config) { c.Lifecycle = "ftp://u:hunter2@h/x" }, "lifecycle: "},

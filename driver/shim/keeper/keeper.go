@@ -53,8 +53,8 @@ type keeper struct {
 	started   time.Time
 	began     time.Time     // when this process began to make the container
 	mounting  time.Duration // how long it took to mount the root file system
-	joined    chan error // gives whether this process is in its own cgroup
-	lifeline  *os.File   // while it is open, the reaper of a container with Work knows that we live
+	joined    chan error    // gives whether this process is in its own cgroup
+	lifeline  *os.File      // while it is open, the reaper of a container with Work knows that we live
 
 	shared   shared   // mounts that the container has in common with the host
 	warnings []string // to be told once the container runs
