@@ -20,7 +20,8 @@ import (
 // Name is the driver's name in jobspecs.
 const Name = "drover"
 
-// handleVersion is the version of what a task handle holds.
+// handleVersion is the version of what a task handle holds. It is raised only when a plugin would get an older or newer
+// handle wrong: task.Record otherwise only gets more fields, and one that is missing is zero.
 const handleVersion = 1
 
 func pluginInfo() *base.PluginInfoResponse {

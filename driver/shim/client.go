@@ -103,7 +103,12 @@ func (c *Client) Wait(ctx context.Context) (driver.Exit, error) {
 		if !c.shimAlive() {
 			return c.waitWithoutShim(ctx)
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if errors.Is(err, errSkew) {
+			err = c.awaitEnd(ctx)
+		} else {
+			err = pause(ctx, 50*time.Millisecond)
+		}
+		if err != nil {
 			return driver.Exit{}, err
 		}
 	}
@@ -122,7 +127,7 @@ func (c *Client) Stop(ctx context.Context, signal string, timeout time.Duration)
 	if _, ended, _ := readExit(c.dir); ended { // the shim left before it answered
 		return nil
 	}
-	if c.shimAlive() {
+	if c.shimAlive() && !errors.Is(err, errSkew) {
 		return fmt.Errorf("stop: %w", err)
 	}
 	return c.stopWithoutShim(ctx, sig, timeout)
@@ -135,7 +140,7 @@ func (c *Client) Signal(ctx context.Context, name string) error {
 		return err
 	}
 	err = c.call(ctx, request{Op: opSignal, Signal: name}, nil)
-	if err == nil || c.shimAlive() || errors.Is(err, ErrNotRunning) {
+	if err == nil || c.shimAlive() && !errors.Is(err, errSkew) || errors.Is(err, ErrNotRunning) {
 		return err
 	}
 	return c.signalMain(sig)
@@ -283,8 +288,8 @@ func greet(socket *conn) error {
 	if err := socket.receiveJSON(&h); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoShim, err)
 	}
-	if h.Protocol != ProtocolVersion {
-		return fmt.Errorf("the task's shim speaks protocol %d and this plugin %d: restart the task", h.Protocol, ProtocolVersion)
+	if err := h.agreed(); err != nil {
+		return err
 	}
 	return socket.SetReadDeadline(time.Time{})
 }

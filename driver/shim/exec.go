@@ -128,7 +128,7 @@ func (c *Client) execConn(ctx context.Context) (*conn, func(), error) {
 		return nil, nil, ErrNotRunning
 	}
 	var shim identity
-	if readErr := readJSON(c.dir, shimFile, &shim); readErr != nil || shim.alive() {
+	if readErr := readJSON(c.dir, shimFile, &shim); readErr != nil || shim.alive() && !errors.Is(err, errSkew) {
 		return nil, nil, err
 	}
 	return spawnExec(ctx, shim.Exe, c.dir)

@@ -78,6 +78,16 @@ func (c *Client) waitWithoutShim(ctx context.Context) (driver.Exit, error) {
 	return exit, nil
 }
 
+// awaitEnd waits for the end of process 1 and a little longer: its shim is to write down how it ended.
+func (c *Client) awaitEnd(ctx context.Context) error {
+	if c.pidfd != nil {
+		if err := waitPidfd(ctx, c.pidfd); err != nil {
+			return err
+		}
+	}
+	return pause(ctx, 100*time.Millisecond)
+}
+
 // exitOf translates a wait status as shells do: 128+n for a signal.
 func exitOf(status unix.WaitStatus) driver.Exit {
 	if status.Signaled() {

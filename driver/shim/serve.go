@@ -103,7 +103,7 @@ func ServeConn(ctx context.Context, raw net.Conn, id string, h Handler) error {
 	defer cancel()
 	defer func() { _ = raw.Close() }()
 	socket := &conn{Conn: raw}
-	if err := socket.sendJSON(hello{Protocol: ProtocolVersion, ID: id, PID: os.Getpid()}); err != nil {
+	if err := socket.sendJSON(hello{Protocol: ProtocolVersion, Oldest: oldestProtocol, Version: driver.Version, ID: id, PID: os.Getpid()}); err != nil {
 		return nil // the client only looked whether we live
 	}
 	var r request

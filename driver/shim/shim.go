@@ -35,8 +35,22 @@
 // # The protocol
 //
 // A frame is a kind (1 byte), a length (4 bytes, big endian) and that many bytes. The server begins with a Hello. A
-// connection carries one request, as JSON, and its answers; exec adds frames of stdin, stdout and stderr. The version
-// in Hello changes only when an older client could not go on.
+// connection carries one request, as JSON, and its answers; exec adds frames of stdin, stdout and stderr.
+//
+// # Upgrades
+//
+// Plugin and shim are replaced under running tasks, whose shims stay what they are: a plugin meets older shims, and after
+// a downgrade newer ones. In Hello a shim says which protocol it speaks and which is the oldest that it still understands;
+// a plugin has the same two numbers for itself (ProtocolVersion, oldestProtocol). They agree when each one's protocol is
+// not older than the other's oldest. Shims that do not say are of protocol 1.
+//
+//	protocol  release  change
+//	1         0.1      the first
+//
+// The files of the state directory, the requests and the answers only ever get more fields, so that the number changes
+// only for what an older side would get wrong. Where the two do not agree the task goes on and is not lost: the plugin does
+// what it does for a task whose shim was killed (it signals and stops through the cgroup, and executes through a helper),
+// and the shim still writes exit.json, which is how the plugin hears of the end.
 package shim
 
 import (
@@ -54,8 +68,11 @@ import (
 	"drover/driver/cgroup"
 )
 
-// ProtocolVersion is the protocol that this package speaks.
-const ProtocolVersion = 1
+// ProtocolVersion is the protocol that this package speaks, oldestProtocol the oldest that it still understands.
+const (
+	ProtocolVersion = 1
+	oldestProtocol  = 1
+)
 
 // Errors of this package.
 var (
@@ -68,6 +85,8 @@ var (
 	ErrNotRunning = errors.New("the container is not running")
 	// ErrNoShim says that the task's shim no longer runs.
 	ErrNoShim = errors.New("the task's shim does not run")
+	// errSkew says that the shim runs, and that it and this plugin do not understand each other.
+	errSkew = errors.New("the task's shim speaks another protocol")
 )
 
 // Names of files in a state directory.

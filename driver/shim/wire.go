@@ -30,8 +30,22 @@ const maxFrame = 4 << 20
 // hello is the server's first frame.
 type hello struct {
 	Protocol int    `json:"protocol"`
+	Oldest   int    `json:"oldest,omitempty"`
+	Version  string `json:"version,omitempty"` // for people
 	ID       string `json:"id"`
 	PID      int    `json:"pid"`
+}
+
+// agreed says why two sides cannot go on; see "Upgrades" in the package's comment.
+func (h hello) agreed() error {
+	oldest := h.Oldest
+	if oldest == 0 {
+		oldest = h.Protocol
+	}
+	if h.Protocol >= oldestProtocol && ProtocolVersion >= oldest {
+		return nil
+	}
+	return fmt.Errorf("%w: it is %s with protocol %d to %d, and this plugin understands %d to %d", errSkew, h.Version, oldest, h.Protocol, oldestProtocol, ProtocolVersion)
 }
 
 // Operations.
