@@ -215,7 +215,7 @@ func Adopt(ctx context.Context, dir *os.File, id uint32, limit Amount, beside st
 		return failed
 	}
 	if used.Exceeds(limit) {
-		err = fmt.Errorf("%w: %s holds %s already", ErrTooMuch, dir.Name(), used.Of(limit))
+		return fmt.Errorf("%w: %s holds %s already", ErrTooMuch, dir.Name(), used.Of(limit))
 	}
 	return nil
 }

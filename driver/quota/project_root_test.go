@@ -73,7 +73,7 @@ func project(t *testing.T, parent string, id uint32, limit Amount) string {
 }
 
 func testLimits(t *testing.T, parent string) {
-	const mib = 1 << 20
+	t.Helper()
 	dir, other := project(t, parent, 1001, Amount{Bytes: 8 * mib, Inodes: 100}), project(t, parent, 1002, Amount{Bytes: 8 * mib})
 	out := asNobody(t, "mkdir -p "+dir+"/a/b; dd if=/dev/zero bs=1M count=20 of="+dir+"/a/b/f")
 	if !strings.Contains(out, "quota exceeded") && !strings.Contains(out, "No space left") {
@@ -100,19 +100,30 @@ func testLimits(t *testing.T, parent string) {
 			t.Fatal(err)
 		}
 	}
-	for _, id := range []uint32{1001, 1002} { // xfs frees inodes a moment later
-		deadline := time.Now().Add(10 * time.Second)
-		for used, limit, err := Usage(parent, id); used != (Amount{}) || limit != (Amount{}) || err != nil; used, limit, err = Usage(parent, id) {
-			if time.Now().After(deadline) {
-				t.Fatalf("project %d is left with %+v of %+v, %v", id, used, limit, err)
-			}
-			time.Sleep(10 * time.Millisecond)
+	forgotten(t, parent, 1001)
+	forgotten(t, parent, 1002)
+}
+
+// forgotten waits until nothing is known of a project; xfs frees inodes a moment later.
+func forgotten(t *testing.T, dir string, id uint32) {
+	t.Helper()
+	deadline, tick := time.After(10*time.Second), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for {
+		used, limit, err := Usage(dir, id)
+		if used == (Amount{}) && limit == (Amount{}) && err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("project %d is left with %+v of %+v, %v", id, used, limit, err)
+		case <-tick.C:
 		}
 	}
 }
 
 func testAdopt(t *testing.T, parent string) {
-	const mib = 1 << 20
+	t.Helper()
 	dir, beside := filepath.Join(parent, "adopted"), project(t, parent, 1003, Amount{Bytes: 8 * mib})
 	if err := errors.Join(os.MkdirAll(dir+"/a/b", 0o755), os.Symlink("/", dir+"/link"), unix.Mkfifo(dir+"/fifo", 0o600)); err != nil {
 		t.Fatal(err)
@@ -140,7 +151,7 @@ func testAdopt(t *testing.T, parent string) {
 
 // testWatchProject: what the kernel enforces is warned of, and never a reason to stop; what is beside is.
 func testWatchProject(t *testing.T, parent string) {
-	const mib = 1 << 20
+	t.Helper()
 	dir, beside := project(t, parent, 1004, Amount{Bytes: 8 * mib}), t.TempDir()
 	over, near := watch(t, Task{Limit: Amount{Bytes: 8 * mib}, Project: 1004, Disk: open(t, dir), Counted: []*os.File{open(t, beside)}})
 	asNobody(t, "dd if=/dev/zero bs=64k of="+dir+"/f")

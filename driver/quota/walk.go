@@ -71,10 +71,11 @@ func (w *walk) pop() unix.FileHandle {
 	return handle
 }
 
-// enter counts what is in a directory; one that has gone meanwhile holds nothing.
+// enter counts what is in a directory; one that has gone meanwhile holds nothing, nor does what was a directory when it
+// was looked at and a link when it was named.
 func (w *walk) enter(ctx context.Context, handle unix.FileHandle) error {
 	fd, err := unix.OpenByHandleAt(w.root, handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOATIME)
-	if errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+	if errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
 	if err != nil {

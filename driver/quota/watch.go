@@ -28,17 +28,20 @@ type Task struct {
 // nearPercent is how much of a limit is worth a warning.
 const nearPercent = 80
 
+// maxFailures is how many measurements in a row may fail.
+const maxFailures = 20
+
 // lowPriority is the nice value of a measuring thread.
 const lowPriority = 10
 
 // Watch measures until the context ends, or until the task has exceeded its limit: it returns by how much then. What the
 // kernel enforces is only looked at for the sake of near, which is called once for each time that the task comes near
 // its limit; directories that are not on its file system are held to the limit by themselves. An error says that
-// something could not be measured, and that nothing is watched any more.
+// something could not be measured several times in a row, and that nothing is watched any more.
 func Watch(ctx context.Context, t Task, near func(Amount)) (Amount, error) {
 	trees := t.trees()
 	pace := pace{limit: t.Limit, enforced: len(trees) == 0}
-	warned := false
+	warned, failures := false, 0
 	for {
 		wait := pace.wait()
 		timer := time.NewTimer(wait)
@@ -54,9 +57,13 @@ func Watch(ctx context.Context, t Task, near func(Amount)) (Amount, error) {
 		}
 		began := time.Now()
 		enforced, used, err := t.measure(ctx, trees)
+		if failures++; err != nil && failures < maxFailures && ctx.Err() == nil {
+			continue
+		}
 		if err != nil {
 			return used, err
 		}
+		failures = 0
 		pace.measured(began, time.Since(began), free, used)
 		if used.Exceeds(t.Limit) {
 			return used, nil

@@ -42,85 +42,23 @@ func measured(t *testing.T, dir string) Amount {
 	return got
 }
 
+const mib = 1 << 20
+
 func TestMeasure(t *testing.T) {
-	const mib = 1 << 20
 	for name, c := range map[string]struct {
 		make         func(t *testing.T, dir string)
 		inodes       int64
 		least, under int64
 	}{
-		"nothing": {func(*testing.T, string) {}, 1, 0, mib},
-		"files": {func(t *testing.T, dir string) {
-			for n := range 3 {
-				write(t, filepath.Join(dir, strconv.Itoa(n)), mib)
-			}
-		}, 4, 3 * mib, 4 * mib},
-		"a hole": {func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "f"), mib)
-			if err := os.Truncate(filepath.Join(dir, "f"), 1<<40); err != nil {
-				t.Fatal(err)
-			}
-		}, 2, mib, 2 * mib},
-		"space beyond a file's end": {func(t *testing.T, dir string) {
-			file, err := os.Create(filepath.Join(dir, "f"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 5*mib), file.Close()); err != nil {
-				t.Fatal(err)
-			}
-		}, 2, 5 * mib, 6 * mib},
-		"many names of one file": {func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "f"), mib)
-			for n := range 100 {
-				if err := os.Link(filepath.Join(dir, "f"), filepath.Join(dir, strconv.Itoa(n))); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}, 2, mib, 2 * mib},
-		"links to elsewhere": {func(t *testing.T, dir string) {
-			for n, to := range []string{"/", "/usr", ".", "..", "nowhere"} {
-				if err := os.Symlink(to, filepath.Join(dir, strconv.Itoa(n))); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}, 6, 0, mib},
-		"another file system": {func(t *testing.T, dir string) {
-			at := filepath.Join(dir, "m")
-			if err := os.Mkdir(at, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
-			write(t, filepath.Join(at, "f"), 3*mib)
-		}, 1, 0, mib},
-		"special files": {func(t *testing.T, dir string) {
-			for name, mode := range map[string]uint32{"fifo": unix.S_IFIFO, "whiteout": unix.S_IFCHR, "socket": unix.S_IFSOCK} {
-				if err := unix.Mknod(filepath.Join(dir, name), mode|0o600, 0); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}, 4, 0, mib},
-		"three thousand levels": {func(t *testing.T, dir string) {
-			at := dir
-			for range 30 { // a path of a hundred levels at a time
-				for range 100 {
-					at += "/d"
-				}
-				if err := os.MkdirAll(at, 0o700); err != nil {
-					t.Fatal(err)
-				}
-				fd, err := unix.Open(at, unix.O_PATH|unix.O_CLOEXEC, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = unix.Close(fd) })
-				at = fmt.Sprintf("/proc/self/fd/%d", fd)
-			}
-			write(t, at+"/f", mib)
-		}, 3002, mib + 3000*4096, 2*mib + 3000*4096},
+		"nothing":                   {makeNothing, 1, 0, mib},
+		"files":                     {makeFiles, 4, 3 * mib, 4 * mib},
+		"a hole":                    {makeHole, 2, mib, 2 * mib},
+		"space beyond a file's end": {makeBeyond, 2, 5 * mib, 6 * mib},
+		"many names of one file":    {makeNames, 2, mib, 2 * mib},
+		"links to elsewhere":        {makeLinks, 6, 0, mib},
+		"another file system":       {makeMount, 1, 0, mib},
+		"special files":             {makeSpecial, 4, 0, mib},
+		"three thousand levels":     {makeDeep, 3002, mib + 3000*4096, 2*mib + 3000*4096},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -131,6 +69,95 @@ func TestMeasure(t *testing.T) {
 			}
 		})
 	}
+}
+
+func makeNothing(*testing.T, string) {}
+
+func makeFiles(t *testing.T, dir string) {
+	t.Helper()
+	for n := range 3 {
+		write(t, filepath.Join(dir, strconv.Itoa(n)), mib)
+	}
+}
+
+func makeHole(t *testing.T, dir string) {
+	t.Helper()
+	write(t, filepath.Join(dir, "f"), mib)
+	if err := os.Truncate(filepath.Join(dir, "f"), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func makeBeyond(t *testing.T, dir string) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 5*mib), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func makeNames(t *testing.T, dir string) {
+	t.Helper()
+	write(t, filepath.Join(dir, "f"), mib)
+	for n := range 100 {
+		if err := os.Link(filepath.Join(dir, "f"), filepath.Join(dir, strconv.Itoa(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func makeLinks(t *testing.T, dir string) {
+	t.Helper()
+	for n, to := range []string{"/", "/usr", ".", "..", "nowhere"} {
+		if err := os.Symlink(to, filepath.Join(dir, strconv.Itoa(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func makeMount(t *testing.T, dir string) {
+	t.Helper()
+	at := filepath.Join(dir, "m")
+	if err := os.Mkdir(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	write(t, filepath.Join(at, "f"), 3*mib)
+}
+
+func makeSpecial(t *testing.T, dir string) {
+	t.Helper()
+	for name, mode := range map[string]uint32{"fifo": unix.S_IFIFO, "whiteout": unix.S_IFCHR, "socket": unix.S_IFSOCK} {
+		if err := unix.Mknod(filepath.Join(dir, name), mode|0o600, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func makeDeep(t *testing.T, dir string) {
+	t.Helper()
+	at := dir
+	for range 30 { // a path of a hundred levels at a time
+		for range 100 {
+			at += "/d"
+		}
+		if err := os.MkdirAll(at, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Open(at, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		at = fmt.Sprintf("/proc/self/fd/%d", fd)
+	}
+	write(t, at+"/f", mib)
 }
 
 func TestMeasure_leavesOff(t *testing.T) {
@@ -222,86 +249,86 @@ func given(t *testing.T, from <-chan Amount) Amount {
 	}
 }
 
-func TestWatch(t *testing.T) {
-	const mib = 1 << 20
-	t.Run("warns, then tells of too many bytes", func(t *testing.T) {
-		dir, counted := t.TempDir(), t.TempDir()
-		over, near := watch(t, Task{Limit: Amount{Bytes: 20 * mib}, Disk: open(t, dir), Counted: []*os.File{open(t, counted)}})
-		write(t, filepath.Join(dir, "a"), 9*mib)
-		write(t, filepath.Join(counted, "a"), 9*mib)
-		if got := given(t, near); got.Bytes < 18*mib || got.Bytes > 20*mib {
-			t.Errorf("warned at %+v", got)
-		}
-		write(t, filepath.Join(counted, "b"), 9*mib)
-		if got := given(t, over); got.Bytes < 27*mib {
-			t.Errorf("stopped at %+v", got)
-		}
+// TestWatch_bytes: warns, then tells of too many bytes.
+func TestWatch_bytes(t *testing.T) {
+	dir, counted := t.TempDir(), t.TempDir()
+	over, near := watch(t, Task{Limit: Amount{Bytes: 20 * mib}, Disk: open(t, dir), Counted: []*os.File{open(t, counted)}})
+	write(t, filepath.Join(dir, "a"), 9*mib)
+	write(t, filepath.Join(counted, "a"), 9*mib)
+	if got := given(t, near); got.Bytes < 18*mib || got.Bytes > 20*mib {
+		t.Errorf("warned at %+v", got)
+	}
+	write(t, filepath.Join(counted, "b"), 9*mib)
+	if got := given(t, over); got.Bytes < 27*mib {
+		t.Errorf("stopped at %+v", got)
+	}
+}
+
+// TestWatch_files: tells of too many files.
+func TestWatch_files(t *testing.T) {
+	dir := t.TempDir()
+	over, _ := watch(t, Task{Limit: Amount{Bytes: 1 << 30, Inodes: 500}, Disk: open(t, dir)})
+	for n := range 600 {
+		write(t, filepath.Join(dir, strconv.Itoa(n)), 0)
+	}
+	if got := given(t, over); got.Inodes <= 500 {
+		t.Errorf("stopped at %+v", got)
+	}
+}
+
+// TestWatch_nameless: sees open and mapped files without a name.
+func TestWatch_nameless(t *testing.T) {
+	dir := t.TempDir()
+	over, _ := watch(t, Task{
+		Limit: Amount{Bytes: 20 * mib}, Disk: open(t, dir), PIDs: func() ([]int, error) { return []int{os.Getpid()}, nil },
 	})
-	t.Run("tells of too many files", func(t *testing.T) {
-		dir := t.TempDir()
-		over, _ := watch(t, Task{Limit: Amount{Bytes: 1 << 30, Inodes: 500}, Disk: open(t, dir)})
-		for n := range 600 {
-			write(t, filepath.Join(dir, strconv.Itoa(n)), 0)
+	for _, name := range []string{"open", "mapped"} {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if got := given(t, over); got.Inodes <= 500 {
-			t.Errorf("stopped at %+v", got)
+		if err := errors.Join(os.Remove(file.Name()), unix.Fallocate(int(file.Fd()), 0, 0, 12*mib)); err != nil {
+			t.Fatal(err)
 		}
-	})
-	t.Run("sees open and mapped files without a name", func(t *testing.T) {
-		dir := t.TempDir()
-		over, _ := watch(t, Task{
-			Limit: Amount{Bytes: 20 * mib}, Disk: open(t, dir), PIDs: func() ([]int, error) { return []int{os.Getpid()}, nil },
-		})
-		for _, name := range []string{"open", "mapped"} {
-			file, err := os.Create(filepath.Join(dir, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(os.Remove(file.Name()), unix.Fallocate(int(file.Fd()), 0, 0, 12*mib)); err != nil {
-				t.Fatal(err)
-			}
-			if name == "open" {
-				t.Cleanup(func() { _ = file.Close() })
-				continue
-			}
-			mapping, err := unix.Mmap(int(file.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
-			if err = errors.Join(err, file.Close()); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = unix.Munmap(mapping) })
+		if name == "open" {
+			t.Cleanup(func() { _ = file.Close() })
+			continue
 		}
-		if got := given(t, over); got.Bytes < 24*mib {
-			t.Errorf("stopped at %+v", got)
+		mapping, err := unix.Mmap(int(file.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
+		if err = errors.Join(err, file.Close()); err != nil {
+			t.Fatal(err)
 		}
-	})
+		t.Cleanup(func() { _ = unix.Munmap(mapping) })
+	}
+	if got := given(t, over); got.Bytes < 24*mib {
+		t.Errorf("stopped at %+v", got)
+	}
 }
 
 func BenchmarkMeasure(b *testing.B) {
 	for _, files := range []int{100, 10_000, 100_000} {
-		b.Run(strconv.Itoa(files), func(b *testing.B) {
-			dir := b.TempDir()
-			for n := range files {
-				at := filepath.Join(dir, strconv.Itoa(n/500))
-				if n%500 == 0 {
-					if err := os.Mkdir(at, 0o700); err != nil {
-						b.Fatal(err)
-					}
-				}
-				if err := os.WriteFile(filepath.Join(at, strconv.Itoa(n)), nil, 0o600); err != nil {
-					b.Fatal(err)
-				}
-			}
-			handle, err := os.Open(dir)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer func() { _ = handle.Close() }()
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := Measure(b.Context(), handle, Amount{}); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		b.Run(strconv.Itoa(files), func(b *testing.B) { benchmarkMeasure(b, files) })
+	}
+}
+
+func benchmarkMeasure(b *testing.B, files int) {
+	b.Helper()
+	dir := b.TempDir()
+	for n := range files {
+		at := filepath.Join(dir, strconv.Itoa(n/500))
+		if err := errors.Join(os.MkdirAll(at, 0o700), os.WriteFile(filepath.Join(at, strconv.Itoa(n)), nil, 0o600)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	handle, err := os.Open(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = handle.Close() }()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Measure(b.Context(), handle, Amount{}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

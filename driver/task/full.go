@@ -24,7 +24,7 @@ func (m *Manager) explainFull(err error) error {
 		return err
 	}
 	// Some file systems, such as btrfs, have no number of inodes.
-	full := stat.Bavail*uint64(stat.Bsize) < roomBytes || stat.Files > 0 && stat.Ffree < roomInodes //nolint:gosec,unconvert // sizes are positive
+	full := stat.Bavail*uint64(stat.Bsize) < roomBytes || stat.Files > 0 && stat.Ffree < roomInodes //nolint:gosec // sizes are positive
 	if !full && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}

@@ -70,7 +70,7 @@ func hidden(args []string) error {
 	if err := errors.Join(os.Remove(args[0]), pour(file, args[1]), echo([]string{"hidden"})); err != nil {
 		return err
 	}
-	time.Sleep(time.Hour)
+	<-time.After(time.Hour)
 	return file.Close()
 }
 

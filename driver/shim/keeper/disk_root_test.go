@@ -37,7 +37,7 @@ func (b *box) diskEvents() string {
 }
 
 // local gives a box the directory of its task as /local, which counts.
-func (b *box) local() string { return b.localIn(b.t.TempDir()) }
+func (b *box) local() { b.localIn(b.t.TempDir()) }
 
 func (b *box) localIn(base string) string {
 	b.t.Helper()
@@ -131,42 +131,45 @@ func TestDisk_orphan(t *testing.T) {
 // TestDisk_project: where the file system has project quotas, writes fail, nobody is killed, and nothing stays.
 func TestDisk_project(t *testing.T) {
 	for kind, mkfs := range map[string][]string{"ext4": drivertest.ProjectExt4(), "xfs": drivertest.ProjectXFS()} {
-		t.Run(kind, func(t *testing.T) {
-			const id = 5001
-			disk := drivertest.FileSystem(t, kind, "prjquota", mkfs...)
-			b := newBox(t, "sleep", "600")
-			b.dir = filepath.Join(disk, "task")
-			b.wish.Disk = driver.Disk{Bytes: 16 * mib, Inodes: 400, Project: id}
-			local := b.localIn(disk)
-			b.start()
-			t.Cleanup(func() { b.destroy() }) // before the file system is unmounted
-			for _, args := range [][]string{
-				{"fill", "/tmp/f", "40"}, {"fill", "/local/f", "40"}, {"litter", "/tmp/d", "500"}, {"hidden", "/tmp/h", "40"},
-			} {
-				out := b.refused(args...)
-				if !strings.Contains(out, "quota exceeded") && !strings.Contains(out, "no space left") {
-					t.Errorf("%q: %s", args, out)
-				}
-			}
-			if out := b.refused("project", "/tmp/f", "0"); !strings.Contains(out, "invalid argument") && !strings.Contains(out, "not permitted") {
-				t.Errorf("leaving the project: %s", out)
-			}
-			if !b.client.Running() {
-				t.Error("the container has ended")
-			}
-			if used, limit, err := quota.Usage(disk, id); err != nil || limit.Bytes != 16*mib || used.Bytes < 14*mib || used.Bytes > 16*mib {
-				t.Errorf("used %+v of %+v, %v", used, limit, err)
-			}
-			b.destroy()
-			if err := os.RemoveAll(local); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, func() (bool, string) { // xfs frees inodes a moment later
-				used, limit, err := quota.Usage(disk, id)
-				return used == quota.Amount{} && limit == quota.Amount{} && err == nil, fmt.Sprint(used, limit, err)
-			})
-		})
+		t.Run(kind, func(t *testing.T) { testProject(t, kind, mkfs) })
 	}
+}
+
+func testProject(t *testing.T, kind string, mkfs []string) {
+	t.Helper()
+	const id = 5001
+	disk := drivertest.FileSystem(t, kind, "prjquota", mkfs...)
+	b := newBox(t, "sleep", "600")
+	b.dir = filepath.Join(disk, "task")
+	b.wish.Disk = driver.Disk{Bytes: 16 * mib, Inodes: 400, Project: id}
+	local := b.localIn(disk)
+	b.start()
+	t.Cleanup(func() { b.destroy() }) // before the file system is unmounted
+	for _, args := range [][]string{
+		{"fill", "/tmp/f", "40"}, {"fill", "/local/f", "40"}, {"litter", "/tmp/d", "500"}, {"hidden", "/tmp/h", "40"},
+	} {
+		out := b.refused(args...)
+		if !strings.Contains(out, "quota exceeded") && !strings.Contains(out, "no space left") {
+			t.Errorf("%q: %s", args, out)
+		}
+	}
+	if out := b.refused("project", "/tmp/f", "0"); !strings.Contains(out, "invalid argument") && !strings.Contains(out, "not permitted") {
+		t.Errorf("leaving the project: %s", out)
+	}
+	if !b.client.Running() {
+		t.Error("the container has ended")
+	}
+	if used, limit, err := quota.Usage(disk, id); err != nil || limit.Bytes != 16*mib || used.Bytes < 14*mib || used.Bytes > 16*mib {
+		t.Errorf("used %+v of %+v, %v", used, limit, err)
+	}
+	b.destroy()
+	if err := os.RemoveAll(local); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() (bool, string) { // xfs frees inodes a moment later
+		used, limit, err := quota.Usage(disk, id)
+		return used == quota.Amount{} && limit == quota.Amount{} && err == nil, fmt.Sprint(used, limit, err)
+	})
 }
 
 // refused runs a command in the container that is to fail, and returns what it said.
