@@ -35,7 +35,7 @@ func TestDriver_upgrade(t *testing.T) {
 	})
 	t.Run("from the first release", func(t *testing.T) {
 		source := t.TempDir()
-		archive, err := exec.CommandContext(t.Context(), "git", "archive", firstRelease).Output()
+		archive, err := exec.CommandContext(t.Context(), "git", "-C", "..", "archive", firstRelease).Output()
 		if err != nil {
 			t.Skipf("this checkout's history does not have %s, the first release: %v", firstRelease, err)
 		}

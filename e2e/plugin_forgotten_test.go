@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -67,7 +68,7 @@ args = ["sleep", "600"]`)
 		t.Run(name, func(t *testing.T) {
 			eventually(t, 30*time.Second, "its directory is still there", func() (bool, string) {
 				_, err := os.Stat(dirs[task])
-				return os.IsNotExist(err), dirs[task]
+				return errors.Is(err, fs.ErrNotExist), dirs[task]
 			})
 		})
 	}

@@ -31,14 +31,12 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	ch := make(chan *drivers.Fingerprint)
 	if d.config.Enabled && os.Geteuid() == 0 && d.tasks != nil { // this is the process that Nomad means to keep
 		d.tasks.Maintain()
+		d.sweep.Do(func() { go d.tasks.Sweep(d.life) })
 	}
 	go func() {
 		defer close(ch)
 		ticker := time.NewTicker(fingerprintEvery)
 		defer ticker.Stop()
-		if d.config.Enabled && os.Geteuid() == 0 { // here and not in SetConfig: agents start this program twice only to ask it things
-			d.sweep.Do(func() { go d.tasks.Sweep(d.life) })
-		}
 		last := "Healthy"
 		d.awaitTrial(ctx)
 		for {
@@ -93,6 +91,7 @@ func (d *Driver) facts(ctx context.Context) probe.Facts {
 	}
 	if facts.Enabled && facts.Root {
 		facts.Quota, facts.QuotaDefault = d.quota(), d.node.Disk.Default
+		facts.Store = d.store()
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.node.Stacks)) {
 		dir := d.node.Stacks[name].RootFS
@@ -134,6 +133,16 @@ func (d *Driver) tried(f probe.Facts) *probe.Trial {
 	}
 	r := verdict.Result
 	return &probe.Trial{Error: verdict.Cause, UserNS: r.UserNS, IDMap: r.IDMap, Seccomp: r.Seccomp}
+}
+
+// store says what the image store holds, or nil.
+func (d *Driver) store() *probe.Store {
+	usage, err := d.tasks.Usage()
+	if err != nil {
+		d.log.Debug("the image store cannot be measured", "error", err)
+		return nil
+	}
+	return &probe.Store{Layers: usage.Layers, MB: uint64(max(usage.Bytes, 0)) >> 20, FreeMB: usage.FreeBytes >> 20}
 }
 
 // quota says how use of disk is limited; why not by the kernel is logged once.

@@ -7,7 +7,10 @@
 // The texts hold nothing that changes by itself: Nomad tells its servers of every new one.
 package probe
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // Facts are what Gather found.
 type Facts struct {
@@ -39,9 +42,17 @@ type Facts struct {
 	Privileged bool
 	// Version is the plugin's own.
 	Version string
+	// Store is what the image store holds; nil when that is not known.
+	Store *Store
 	// Stacks are the names of the configured stacks; MissingStacks say which of them cannot be used and why.
 	Stacks        []string
 	MissingStacks []string
+}
+
+// Store is what an image store holds, and what room there is.
+type Store struct {
+	Layers     int
+	MB, FreeMB uint64
 }
 
 // Trial is what a self-test container has shown.
@@ -135,10 +146,26 @@ func attributes(f Facts) map[string]string {
 	if f.ShimVersion != "" {
 		a["driver.drover.shim"] = f.ShimVersion
 	}
+	if f.Store != nil {
+		// Nomad leaves what is "unique." out when it looks for nodes that are alike. All else would make each node one of a
+		// kind, with every layer anew.
+		a["unique.driver.drover.store.layers"] = strconv.Itoa(f.Store.Layers)
+		a["unique.driver.drover.store.mb"] = coarse(f.Store.MB)
+		a["unique.driver.drover.store.free_mb"] = coarse(f.Store.FreeMB)
+	}
 	for _, name := range f.Stacks {
 		a["driver.drover.stack."+name] = "1"
 	}
 	return a
+}
+
+// coarse keeps the first two digits of a number, so that servers hear of no smaller changes.
+func coarse(n uint64) string {
+	unit := uint64(1)
+	for n/unit >= 100 {
+		unit *= 10
+	}
+	return strconv.FormatUint(n/unit*unit, 10)
 }
 
 func flag(b bool) string {

@@ -55,6 +55,15 @@ func TestJudge_tellsWhatAContainerHas(t *testing.T) {
 	}
 }
 
+func TestJudge_tellsOfTheStoreInBroadStrokes(t *testing.T) {
+	facts := good()
+	facts.Store = &Store{Layers: 7, MB: 99, FreeMB: 123456}
+	a := Judge(facts).Attributes
+	if a["unique.driver.drover.store.layers"] != "7" || a["unique.driver.drover.store.mb"] != "99" || a["unique.driver.drover.store.free_mb"] != "120000" {
+		t.Errorf("attributes %v", a)
+	}
+}
+
 func TestGather_asksTheShimOnceForEachFile(t *testing.T) {
 	dir := t.TempDir()
 	shim := filepath.Join(dir, "shim")

@@ -74,11 +74,13 @@ func Inside(args []string, out io.Writer) error {
 
 // awaitFirst waits until process 1 listens for its signal: before that it could not be ended by one.
 func awaitFirst() error {
-	for range 1000 {
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for range 2000 {
 		if _, err := os.Stat(readyFile); err == nil {
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond)
+		<-again.C
 	}
 	return errors.New("process 1 does not begin")
 }

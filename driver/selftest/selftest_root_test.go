@@ -5,6 +5,7 @@ package selftest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,14 +42,8 @@ func TestRun(t *testing.T) {
 	}
 	clean := func(t *testing.T) {
 		t.Helper()
-		for _, pattern := range []string{good.StateDir + "/*", good.ImageDir + "/*"} {
-			if left, _ := filepath.Glob(pattern); len(left) > 0 { // the patterns are good
-				t.Errorf("left behind: %v", left)
-			}
-		}
-		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil || strings.Contains(string(mounts), dir) {
-			t.Errorf("a mount is left behind (%v)", err)
+		if left := leftovers(t, good, dir); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
 		}
 	}
 	t.Run("a node that can", func(t *testing.T) {
@@ -59,39 +54,25 @@ func TestRun(t *testing.T) {
 		t.Logf("it took %s", got.Took)
 		clean(t)
 	})
-	t.Run("without a filter of system calls when the operator wants none", func(t *testing.T) {
-		o := good
-		o.Seccomp = "off"
-		if got, err := selftest.Run(t.Context(), o); err != nil || got.Seccomp {
-			t.Errorf("got %+v, %v", got, err)
-		}
-		clean(t)
-	})
-	t.Run("finds that ids are not mapped, and that the container is the host's root", func(t *testing.T) {
-		o := good
-		o.IDs = driver.IDRange{}
-		got, err := selftest.Run(t.Context(), o)
-		if err == nil || got.UserNS || !strings.Contains(err.Error(), "the host's user ids") {
-			t.Errorf("got %+v, %v", got, err)
-		}
-		clean(t)
-	})
-	t.Run("names an image_dir that cannot be written", func(t *testing.T) {
-		o := good
-		o.ImageDir = "/proc/nowhere"
-		if _, err := selftest.Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "image_dir") {
-			t.Errorf("error %v", err)
-		}
-		clean(t)
-	})
-	t.Run("names a shim that is none", func(t *testing.T) {
-		o := good
-		o.Shim = "/bin/true"
-		if _, err := selftest.Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "the shim ended before the container ran") {
-			t.Errorf("error %v", err)
-		}
-		clean(t)
-	})
+	for _, row := range []struct {
+		promise string
+		change  func(*selftest.Options)
+		says    string
+	}{
+		{"wants no filter of system calls when the operator wants none", func(o *selftest.Options) { o.Seccomp = "off" }, ""},
+		{"finds that the container is the host's root", func(o *selftest.Options) { o.IDs = driver.IDRange{} }, "the host's user ids"},
+		{"names an image_dir that cannot be written", func(o *selftest.Options) { o.ImageDir = "/proc/nowhere" }, "image_dir"},
+		{"names a shim that is none", func(o *selftest.Options) { o.Shim = "/bin/true" }, "the shim ended before the container ran"},
+	} {
+		t.Run(row.promise, func(t *testing.T) {
+			o := good
+			row.change(&o)
+			if _, err := selftest.Run(t.Context(), o); row.says == "" && err != nil || row.says != "" && !strings.Contains(fmt.Sprint(err), row.says) {
+				t.Errorf("error %v, want %q", err, row.says)
+			}
+			clean(t)
+		})
+	}
 	t.Run("ends with its context", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -100,4 +81,22 @@ func TestRun(t *testing.T) {
 		}
 		clean(t)
 	})
+}
+
+// leftovers lists what is in the directories, and mounts below dir.
+func leftovers(t *testing.T, o selftest.Options, dir string) []string {
+	t.Helper()
+	var left []string
+	for _, pattern := range []string{o.StateDir + "/*", o.ImageDir + "/*"} {
+		found, _ := filepath.Glob(pattern) // the patterns are good
+		left = append(left, found...)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(mounts), dir) {
+		left = append(left, "a mount")
+	}
+	return left
 }

@@ -151,17 +151,21 @@ func lock(ctx context.Context, stateDir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the self-test: %w", err)
 	}
-	deadline := time.Now().Add(2 * Limit)
+	ctx, cancel := context.WithTimeout(ctx, 2*Limit)
+	defer cancel()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
 	for {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { _ = file.Close() }, nil
 		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
 			_ = file.Close()
 			return nil, fmt.Errorf("lock the self-test: %w", errors.Join(err, ctx.Err()))
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -76,7 +77,7 @@ func (m *Manager) sweepOnce(ctx context.Context, seen map[string]time.Time, now 
 
 func (m *Manager) sweepOne(ctx context.Context, id string) error {
 	_, err := os.Stat(m.dir(id))
-	interrupted := os.IsNotExist(err)
+	interrupted := errors.Is(err, fs.ErrNotExist)
 	remains, err := shim.Examine(m.dir(id))
 	if err != nil {
 		return err
