@@ -16,7 +16,9 @@ import (
 )
 
 // idPool gives each allocation a range of host ids that no other live allocation has. Who has which is in the file
-// system: a directory SLOT.ALLOCATION with an empty file for each of the allocation's containers.
+// system: a directory SLOT.ALLOCATION with an empty file for each of the allocation's containers. Slots mean what the
+// operator's options say; when these change, the directories of what still runs become rHOST-SIZE.ALLOCATION, and nobody
+// is given a slot that overlaps them.
 type idPool struct {
 	dir string
 	ids IDs
@@ -29,7 +31,59 @@ func openIDPool(dir string, ids IDs) (*idPool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of user id ranges: %w", err)
 	}
-	return &idPool{dir: dir, ids: ids}, nil
+	p := &idPool{dir: dir, ids: ids}
+	unlock, err := p.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return p, p.adopt()
+}
+
+// geometryFile says what slots meant when they were last given.
+const geometryFile = "geometry"
+
+// adopt renames the directories of an earlier choice of ids, so that they go on saying whose is what.
+func (p *idPool) adopt() error {
+	file := filepath.Join(p.dir, geometryFile)
+	now := fmt.Sprintf("%d %d", p.ids.HostBase, p.ids.Size)
+	text, err := os.ReadFile(file)
+	if err == nil && string(text) == now {
+		return nil
+	}
+	var was IDs
+	if _, err := fmt.Sscanf(string(text), "%d %d", &was.HostBase, &was.Size); err == nil {
+		if err := p.rename(was); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(file+".new", []byte(now), 0o600); err != nil {
+		return fmt.Errorf("remember what user id ranges mean: %w", err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("remember what user id ranges mean: %w", err)
+	}
+	return nil
+}
+
+func (p *idPool) rename(was IDs) error {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return fmt.Errorf("list user id ranges: %w", err)
+	}
+	for _, entry := range entries {
+		number, owner, _ := strings.Cut(entry.Name(), ".")
+		slot, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || !entry.IsDir() {
+			continue
+		}
+		r := was.Slot(uint32(slot))
+		name := fmt.Sprintf("r%d-%d.%s", r.Host, r.Size, owner)
+		if err := os.Rename(filepath.Join(p.dir, entry.Name()), filepath.Join(p.dir, name)); err != nil {
+			return fmt.Errorf("keep the user ids of allocation %s: %w", owner, err)
+		}
+	}
+	return nil
 }
 
 // lock keeps other goroutines out, and other processes: two plugins must never give one range to two allocations.
@@ -61,13 +115,14 @@ func (p *idPool) Acquire(allocID, containerID string) (driver.IDRange, error) {
 	if err != nil {
 		return driver.IDRange{}, err
 	}
-	slot := mine
-	if slot < 0 {
-		if slot = firstFree(taken, int(p.ids.Count)); slot < 0 {
+	if mine.name == "" {
+		slot := firstFree(taken, int(p.ids.Count))
+		if slot < 0 {
 			return driver.IDRange{}, fmt.Errorf("%w: %d allocations; raise the plugin option userns.count", errPoolEmpty, len(taken))
 		}
+		mine = idEntry{name: strconv.Itoa(slot) + "." + allocID, ids: p.ids.Slot(uint32(slot))}
 	}
-	dir := filepath.Join(p.dir, strconv.Itoa(slot)+"."+allocID)
+	dir := filepath.Join(p.dir, mine.name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return driver.IDRange{}, fmt.Errorf("reserve user ids: %w", err)
 	}
@@ -75,7 +130,7 @@ func (p *idPool) Acquire(allocID, containerID string) (driver.IDRange, error) {
 		_ = os.Remove(dir)
 		return driver.IDRange{}, fmt.Errorf("reserve user ids: %w", err)
 	}
-	return p.ids.Slot(uint32(slot)), nil
+	return mine.ids, nil
 }
 
 // Release forgets a container; the last one of an allocation frees its range. Unknown ones are no error.
@@ -100,25 +155,46 @@ func (p *idPool) Release(containerID string) error {
 	return nil
 }
 
-// list returns the taken slots, and the allocation's own or -1.
-func (p *idPool) list(allocID string) (map[int]bool, int, error) {
+// idEntry is a directory of the pool.
+type idEntry struct {
+	name string
+	ids  driver.IDRange
+}
+
+// list returns the taken slots, and the allocation's own directory, if it has one.
+func (p *idPool) list(allocID string) (map[int]bool, idEntry, error) {
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {
-		return nil, -1, fmt.Errorf("list user id ranges: %w", err)
+		return nil, idEntry{}, fmt.Errorf("list user id ranges: %w", err)
 	}
-	taken, mine := make(map[int]bool, len(entries)), -1
+	taken, mine := make(map[int]bool, len(entries)), idEntry{}
 	for _, entry := range entries {
 		number, owner, _ := strings.Cut(entry.Name(), ".")
-		slot, err := strconv.Atoi(number)
-		if err != nil {
-			continue
-		}
-		taken[slot] = true
-		if owner == allocID && slot < int(p.ids.Count) {
-			mine = slot
+		ids, ok := p.parse(number, taken)
+		if ok && owner == allocID {
+			mine = idEntry{name: entry.Name(), ids: ids}
 		}
 	}
 	return taken, mine, nil
+}
+
+// parse reads the first part of a directory's name, and marks the slots that it takes.
+func (p *idPool) parse(text string, taken map[int]bool) (driver.IDRange, bool) {
+	if slot, err := strconv.ParseUint(text, 10, 32); err == nil {
+		taken[int(slot)] = true
+		return p.ids.Slot(uint32(slot)), slot < uint64(p.ids.Count)
+	}
+	var r driver.IDRange
+	if _, err := fmt.Sscanf(text, "r%d-%d", &r.Host, &r.Size); err != nil || r.Size == 0 {
+		return r, false
+	}
+	// In numbers that do not wrap: the first and the last slot that it reaches into.
+	first := (int64(r.Host)-int64(p.ids.HostBase))/int64(p.ids.Size) - 1
+	last := (int64(r.Host)+int64(r.Size)-1-int64(p.ids.HostBase))/int64(p.ids.Size) - 1
+	for slot := max(first, 0); slot <= min(last, int64(p.ids.Count)-1); slot++ {
+		taken[int(slot)] = true
+	}
+	return r, true
 }
 
 func firstFree(taken map[int]bool, count int) int {

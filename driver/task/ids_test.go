@@ -63,6 +63,55 @@ func TestIDPool(t *testing.T) {
 	}
 }
 
+func TestIDPool_afterAChangeOfIDs(t *testing.T) {
+	dir := t.TempDir()
+	open := func(ids IDs) *idPool {
+		t.Helper()
+		pool, err := openIDPool(dir, ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pool
+	}
+	acquire := func(p *idPool, alloc string) driver.IDRange {
+		t.Helper()
+		got, err := p.Acquire(alloc, alloc+"-web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	before := open(IDs{HostBase: 1 << 20, Size: 1 << 16, Count: 8})
+	live := map[string]driver.IDRange{"a": acquire(before, "a"), "b": acquire(before, "b"), "c": acquire(before, "c")}
+	for _, ids := range []IDs{
+		{HostBase: 1<<20 + 1<<15, Size: 1 << 16, Count: 8}, {HostBase: 1 << 19, Size: 1 << 17, Count: 9}, {HostBase: 1 << 20, Size: 1 << 16, Count: 8},
+	} {
+		pool := open(ids)
+		if got := acquire(pool, "a"); got != live["a"] {
+			t.Errorf("%+v: the range of a is %+v, was %+v", ids, got, live["a"])
+		}
+		for range 2 { // more of them under each choice
+			name := "n" + strconv.Itoa(len(live))
+			got := acquire(pool, name)
+			for other, r := range live {
+				if got.Host < r.Host+r.Size && r.Host < got.Host+got.Size {
+					t.Errorf("%+v: %+v of %s overlaps %+v of %s", ids, got, name, r, other)
+				}
+			}
+			live[name] = got
+		}
+	}
+	pool := open(IDs{HostBase: 1 << 20, Size: 1 << 16, Count: 8})
+	for name := range live {
+		if err := pool.Release(name + "-web"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if taken, _, err := pool.list("x"); err != nil || len(taken) > 0 {
+		t.Errorf("slots %v are taken for ever, %v", taken, err)
+	}
+}
+
 // Each goroutine has a pool of its own, as each of several plugins would.
 func TestIDPool_manyProcesses(t *testing.T) {
 	const count = 24

@@ -15,7 +15,7 @@ cd "$(dirname "$0")/../.."
 
 SUITE=trixie # its kernel maps ids on tmpfs (6.3) and does not tell exit statuses by pidfd (6.15): our fallback is tested
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/drover
-INCLUDE=linux-image-cloud-amd64,iproute2,iptables,nftables,kmod,procps,ca-certificates,containernetworking-plugins,e2fsprogs,xfsprogs
+INCLUDE=linux-image-cloud-amd64,iproute2,iptables,nftables,kmod,procps,ca-certificates,containernetworking-plugins,e2fsprogs,xfsprogs,apparmor
 VM=$CACHE/vm-$(sha256sum <<<"$SUITE $INCLUDE" | head -c 8)
 ROOT_PACKAGES="driver/cgroup driver/quota driver/rootfs driver/unpack driver/image driver/shim driver/shim/keeper"
 [ $# -gt 0 ] || set -- $ROOT_PACKAGES 'e2e:^TestDriver'
