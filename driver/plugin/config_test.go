@@ -111,19 +111,6 @@ disk {
   scope = "total"
   project_id_base = 70000
 }
-allow_privileged = true
-allow_caps = ["net_admin"]
-allow_new_privileges = true
-seccomp_profiles = ["/etc/seccomp"]
-apparmor = "off"
-allowed_modes {
-  userns = ["host", "identity"]
-  pid = ["host"]
-  ipc = ["host"]
-  uts = ["host"]
-  seccomp = ["custom"]
-  apparmor = ["mine"]
-}
 stack "cflinuxfs4" {
   rootfs = "/srv/cflinuxfs4"
 }
@@ -175,12 +162,6 @@ egress {
 		}, TLS: driver.TLSFiles{CA: "/ca", Cert: "/cert", Key: "/key"},
 		Stacks: map[string]task.Stack{"cflinuxfs4": {RootFS: "/srv/cflinuxfs4"}, "debian": {Image: "debian:12"}},
 		IDs:    task.IDs{HostBase: 100000, Size: 65536, Count: 7},
-		Security: task.SecurityConfig{
-			AllowPrivileged: true, AllowCaps: []string{"net_admin"}, AllowNewPrivileges: true, SeccompProfiles: []string{"/etc/seccomp"}, AppArmor: "off",
-			Modes: map[string][]string{
-				"userns": {"host", "identity"}, "pid": {"host"}, "ipc": {"host"}, "uts": {"host"}, "seccomp": {"custom"}, "apparmor": {"mine"},
-			},
-		},
 		Network: task.NetworkConfig{Egress: task.EgressConfig{
 			Closed: true, MaxRules: 5, AllowHostNetwork: true,
 			Deny:  []egress.Text{{Protocol: "tcp", Destinations: []string{"node"}, Ports: []string{"4646-4648"}}},
@@ -296,19 +277,6 @@ memory_hard_limit = 512
 shm_size = "64m"
 oom_score_adj = 500
 ulimit = [{ nofile = "1024:2048", core = "0" }]
-cap_add = ["net_admin"]
-cap_drop = ["ALL"]
-privileged = true
-no_new_privileges = false
-security_opt = ["seccomp=unconfined"]
-userns = "host"
-pid_mode = "host"
-ipc_mode = "host"
-uts_mode = "host"
-sysctl = [{
-  "net.core.somaxconn" = "4096"
-}]
-group_add = ["video"]
 readonly_rootfs = true
 egress {
   protocol = "tcp"
@@ -334,11 +302,6 @@ egress {
 		Limit: task.LimitWish{
 			Ulimits: map[string]string{"nofile": "1024:2048", "core": "0"}, ShmSize: "64m", OOMScoreAdj: 500, CPUPeriod: 50000, CPUSet: "0-1", MemoryHardMB: 512,
 		},
-	}
-	off := false
-	want.Security = task.SecurityWish{
-		CapAdd: []string{"net_admin"}, CapDrop: []string{"ALL"}, Privileged: true, NoNewPrivileges: &off, SecurityOpt: []string{"seccomp=unconfined"},
-		UserNS: "host", PIDMode: "host", IPCMode: "host", UTSMode: "host", Sysctl: map[string]string{"net.core.somaxconn": "4096"}, GroupAdd: []string{"video"},
 	}
 	got, err := c.wish("vcap")
 	if err != nil {

@@ -65,43 +65,33 @@ func TestIDPool(t *testing.T) {
 
 func TestIDPool_afterAChangeOfIDs(t *testing.T) {
 	dir := t.TempDir()
-	open := func(ids IDs) *idPool {
-		t.Helper()
+	live := map[string]driver.IDRange{}
+	for _, ids := range []IDs{
+		{HostBase: 1 << 20, Size: 1 << 16, Count: 8}, {HostBase: 1<<20 + 1<<15, Size: 1 << 16, Count: 8},
+		{HostBase: 1 << 19, Size: 1 << 17, Count: 9}, {HostBase: 1 << 20, Size: 1 << 16, Count: 8},
+	} {
 		pool, err := openIDPool(dir, ids)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return pool
-	}
-	acquire := func(p *idPool, alloc string) driver.IDRange {
-		t.Helper()
-		got, err := p.Acquire(alloc, alloc+"-web")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
-	before := open(IDs{HostBase: 1 << 20, Size: 1 << 16, Count: 8})
-	live := map[string]driver.IDRange{"a": acquire(before, "a"), "b": acquire(before, "b"), "c": acquire(before, "c")}
-	for _, ids := range []IDs{
-		{HostBase: 1<<20 + 1<<15, Size: 1 << 16, Count: 8}, {HostBase: 1 << 19, Size: 1 << 17, Count: 9}, {HostBase: 1 << 20, Size: 1 << 16, Count: 8},
-	} {
-		pool := open(ids)
-		if got := acquire(pool, "a"); got != live["a"] {
-			t.Errorf("%+v: the range of a is %+v, was %+v", ids, got, live["a"])
-		}
-		for range 2 { // more of them under each choice
-			name := "n" + strconv.Itoa(len(live))
-			got := acquire(pool, name)
-			for other, r := range live {
-				if got.Host < r.Host+r.Size && r.Host < got.Host+got.Size {
-					t.Errorf("%+v: %+v of %s overlaps %+v of %s", ids, got, name, r, other)
-				}
+		for _, alloc := range []string{"a", "n" + strconv.Itoa(len(live)), "m" + strconv.Itoa(len(live))} {
+			got, err := pool.Acquire(alloc, alloc+"-web")
+			if err != nil {
+				t.Fatal(err)
 			}
-			live[name] = got
+			if was, ok := live[alloc]; ok && got != was {
+				t.Errorf("%+v: the range of %s is %+v, was %+v", ids, alloc, got, was)
+			}
+			if other := overlapping(live, alloc, got); other != "" {
+				t.Errorf("%+v: %+v of %s overlaps that of %s", ids, got, alloc, other)
+			}
+			live[alloc] = got
 		}
 	}
-	pool := open(IDs{HostBase: 1 << 20, Size: 1 << 16, Count: 8})
+	pool, err := openIDPool(dir, IDs{HostBase: 1 << 20, Size: 1 << 16, Count: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name := range live {
 		if err := pool.Release(name + "-web"); err != nil {
 			t.Fatal(err)
@@ -110,6 +100,16 @@ func TestIDPool_afterAChangeOfIDs(t *testing.T) {
 	if taken, _, err := pool.list("x"); err != nil || len(taken) > 0 {
 		t.Errorf("slots %v are taken for ever, %v", taken, err)
 	}
+}
+
+// overlapping names another allocation that has some of the ids.
+func overlapping(live map[string]driver.IDRange, alloc string, ids driver.IDRange) string {
+	for other, r := range live {
+		if other != alloc && ids.Host < r.Host+r.Size && r.Host < ids.Host+ids.Size {
+			return other
+		}
+	}
+	return ""
 }
 
 // Each goroutine has a pool of its own, as each of several plugins would.

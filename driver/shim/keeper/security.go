@@ -107,10 +107,10 @@ func hostDevices(dir string) ([]specs.LinuxDevice, error) {
 	var list []specs.LinuxDevice
 	own := []string{"pts", "shm", "fd", "mqueue", "console", "ptmx"}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // devices come and go
+			return nil
+		}
 		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) { // devices come and go
-				return nil
-			}
 			return err
 		}
 		if filepath.Dir(path) == dir && slices.Contains(own, entry.Name()) {
@@ -133,7 +133,7 @@ func hostDevices(dir string) ([]specs.LinuxDevice, error) {
 		mode := fs.FileMode(stat.Mode & 0o777)
 		list = append(list, specs.LinuxDevice{
 			Path: path, Type: kind, FileMode: &mode, UID: &stat.Uid, GID: &stat.Gid,
-			Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)), //nolint:unconvert // wider on some architectures
+			Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)),
 		})
 		return nil
 	})

@@ -150,7 +150,13 @@ func TestSeccompProfile(t *testing.T) {
 }
 
 func TestHostNamespaces(t *testing.T) {
-	kinds := []string{"pid", "ipc", "uts"}
+	hosts := map[string]string{}
+	for _, kind := range []string{"pid", "ipc", "uts"} {
+		var err error
+		if hosts[kind], err = os.Readlink("/proc/self/ns/" + kind); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, test := range []struct {
 		promise  string
 		security driver.Security
@@ -168,11 +174,7 @@ func TestHostNamespaces(t *testing.T) {
 					b.wish.IDs = driver.IDRange{}
 				}
 				text := b.run("vcap", test.security)
-				for _, kind := range kinds {
-					host, err := os.Readlink("/proc/self/ns/" + kind)
-					if err != nil {
-						t.Fatal(err)
-					}
+				for kind, host := range hosts {
 					if shared := strings.Contains(text, host); shared != (kind == test.shared) {
 						t.Errorf("%s is shared: %v", kind, shared)
 					}
