@@ -92,6 +92,7 @@ guest() {
 		for name in $(cat /sys/fs/cgroup/cgroup.controllers); do echo "+$name" >/sys/fs/cgroup/cgroup.subtree_control; done
 		mkdir -p /dev/pts /dev/shm /dev/mqueue
 		mountpoint -q /dev/pts || mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+		mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security
 		mount -t tmpfs shm /dev/shm; mount -t mqueue mqueue /dev/mqueue; mountpoint -q /run || mount -t tmpfs run /run
 		mount --make-rshared / # as systemd does
 		[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd

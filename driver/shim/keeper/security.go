@@ -35,6 +35,17 @@ func (k *keeper) account(user string) (runc.User, error) {
 	return u, nil
 }
 
+// filters is where compiled system call filters are kept, for the gate that loads them; empty when this container's is
+// loaded by libcontainer. Who administers a container can put another /proc in the place of that by which a later process
+// finds its gate. And a profile of the job's own would stay on the node after the job.
+func (k *keeper) filters() string {
+	s := k.wish.Security
+	if len(s.Profile) > 0 || slices.Contains(slices.Concat(s.CapAdd, s.CapAddAny), "CAP_SYS_ADMIN") {
+		return ""
+	}
+	return k.wish.Filters
+}
+
 // becomeRoot makes the calling thread, and it alone, the container's root: some values are its root's only, and not even
 // the host's may write them.
 func (k *keeper) becomeRoot() error {

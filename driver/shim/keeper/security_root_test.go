@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"code.cloudfoundry.org/bbs/models"
 	"golang.org/x/sys/unix"
 
 	"drover/driver"
@@ -146,6 +147,30 @@ func TestSeccompProfile(t *testing.T) {
 	b = newBox(t, "call", strconv.Itoa(unix.SYS_UNSHARE), "0")
 	if exit := b.start().wait(); exit.Code != 1 {
 		t.Errorf("the default profile allows unshare: exit is %+v", exit)
+	}
+}
+
+// The gate is for containers whose root can do nothing about it, and its compiled filters are the driver's own.
+func TestSecurity_withoutAGate(t *testing.T) {
+	for promise, test := range map[string]struct {
+		security driver.Security
+		gated    bool
+	}{
+		"the default":       {driver.Security{}, true},
+		"an administrator":  {driver.Security{CapAdd: []string{"CAP_SYS_ADMIN"}}, false},
+		"all that there is": {driver.Security{CapAddAny: []string{"CAP_SYS_ADMIN"}}, false},
+		"a profile":         {driver.Security{Profile: []byte(`{"defaultAction":"SCMP_ACT_ALLOW"}`)}, false},
+	} {
+		b := taskBox(t, models.TaskDefinition{Action: models.WrapAction(probe("APP", "sleep", "60"))})
+		b.wish.Security = test.security
+		b.start()
+		filter, err := filepath.Glob(filepath.Join(b.dir, "runc", "filter"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if gated := len(filter) > 0; gated != test.gated {
+			t.Errorf("%s: a gate: %v", promise, gated)
+		}
 	}
 }
 

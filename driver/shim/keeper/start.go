@@ -113,7 +113,7 @@ func (k *keeper) create() error {
 		return err
 	}
 	k.container, err = runc.Create(runc.Options{
-		State: k.dir.Runc(), ID: k.wish.ID, Spec: spec, CpusetCgroup: k.wish.CpusetCgroup, Filters: k.wish.Filters,
+		State: k.dir.Runc(), ID: k.wish.ID, Spec: spec, CpusetCgroup: k.wish.CpusetCgroup, Filters: k.filters(),
 	})
 	if err != nil {
 		return err
