@@ -40,12 +40,12 @@ func openIDPool(dir string, ids IDs) (*idPool, error) {
 	return p, p.adopt()
 }
 
-// geometryFile says what slots meant when they were last given.
-const geometryFile = "geometry"
+// geometryFile, behind the directory's name, says what slots meant when they were last given.
+const geometryFile = ".geometry"
 
 // adopt renames the directories of an earlier choice of ids, so that they go on saying whose is what.
 func (p *idPool) adopt() error {
-	file := filepath.Join(p.dir, geometryFile)
+	file := p.dir + geometryFile
 	now := fmt.Sprintf("%d %d", p.ids.HostBase, p.ids.Size)
 	text, err := os.ReadFile(file)
 	if err == nil && string(text) == now {
