@@ -157,8 +157,16 @@ type Container struct {
 	// Stdout and Stderr are paths of Nomad's log fifos, or /dev/null.
 	Stdout string `json:"stdout"`
 	Stderr string `json:"stderr"`
+	// Logging is what becomes of them.
+	Logging Logging `json:"logging,omitzero"`
 	// Process is the container's process 1 when Work is nil.
 	Process Process `json:"process"`
+	// Init puts a process 1 before Process, which reaps what others leave and passes signals on. Work always has one.
+	Init bool `json:"init,omitempty"`
+	// TTY gives Process a terminal. What it prints there goes to Stdout.
+	TTY bool `json:"tty,omitempty"`
+	// Interactive keeps Process's standard input open. Nobody writes to it.
+	Interactive bool `json:"interactive,omitempty"`
 	// Work, when set, is run instead of Process, as processes beside a reaping process 1.
 	Work *Work `json:"work,omitempty"`
 	// Seccomp is "default" or "off".

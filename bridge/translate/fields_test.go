@@ -73,7 +73,7 @@ var fieldRows = []fieldRow{
 	{"DesiredLRP.ImageLayers", byDriver, ""},
 	{"DesiredLRP.MetricTags", stored, "given to each instance; metrics are not emitted yet"},
 	{"DesiredLRP.Sidecars", refused, "use a codependent action, as Cloud Controller does"},
-	{"DesiredLRP.LogRateLimit", listed, "logs are not limited yet"},
+	{"DesiredLRP.LogRateLimit", byDriver, "bytes per second of all processes of an instance; whole lines are dropped, and that is said"},
 	{"DesiredLRP.VolumeMountedFiles", refused, "mounted files are not supported yet"},
 	{"DesiredLRP.UpdateStrategy", listed, "both strategies are a Nomad drain: the old instance stops, then the new one starts"},
 
@@ -102,7 +102,7 @@ var fieldRows = []fieldRow{
 	{"TaskDefinition.ImageUsername", byDriver, ""},
 	{"TaskDefinition.ImagePassword", byDriver, ""},
 	{"TaskDefinition.ImageLayers", byDriver, ""},
-	{"TaskDefinition.LogRateLimit", listed, "logs are not limited yet"},
+	{"TaskDefinition.LogRateLimit", byDriver, "bytes per second of all processes of an instance; whole lines are dropped, and that is said"},
 	{"TaskDefinition.MetricTags", stored, "metrics are not emitted yet"},
 	{"TaskDefinition.VolumeMountedFiles", refused, "mounted files are not supported yet"},
 
@@ -137,6 +137,7 @@ var fieldRows = []fieldRow{
 	{"RunAction.LogSource", byDriver, ""},
 	{"RunAction.SuppressLogOutput", byDriver, ""},
 	{"RunAction.VolumeMountedFiles", refused, "mounted files are not supported yet"},
+	{"LogRateLimit.BytesPerSecond", byDriver, ""},
 	{"ResourceLimits.OptionalNofile", byDriver, ""},
 	{"ResourceLimits.OptionalNproc", byDriver, ""},
 	{"TimeoutAction.Action", byDriver, ""},

@@ -12,6 +12,7 @@
 //	drover-shim init          libcontainer's own, inside a container that is being made
 //	drover-shim reaper        process 1 of a container that runs an action tree
 //	drover-shim filter        compile a system call filter, from standard input to standard output (package driver/runc)
+//	drover-shim tend PROGRAM  process 1 of a container whose task has the option init
 //	drover-shim unpack <job>  extract an archive, confined (package driver/unpack)
 //	drover-shim self-test     what the node's self-test runs in its container (package driver/selftest)
 //	drover-shim version       print the version

@@ -54,7 +54,7 @@ type Facts struct {
 	Sys string
 	// Hosts, ResolvConf and Hostname are host paths of files to be bound over /etc; empty leaves the image's own.
 	Hosts, ResolvConf, Hostname string
-	// Init is the host path of the shim's executable, for containers that run Work.
+	// Init is the host path of the shim's executable, for containers whose process 1 is ours.
 	Init string
 	// Nodes are what the container's Devices turned out to be.
 	Nodes []Device
@@ -72,7 +72,7 @@ type User struct {
 	Home     string
 }
 
-// InitPath is where the reaping process 1 of a container that runs Work is found in it.
+// InitPath is where the process 1 of containers that run Work, or asked for it, is found in them.
 const InitPath = "/.drover/init"
 
 // rule adds one side of a container to its spec.

@@ -70,6 +70,7 @@ func TestSpec(t *testing.T) {
 			f.Nodes = []Device{{Source: "/state/devices/0", Target: "/dev/fuse", Type: "c", Major: 10, Minor: 229, Access: "rw"}}
 			f.IDMappableTree = map[string]bool{"/vol": true}
 		}},
+		{"tended-on-a-terminal", func(c *driver.Container, _ *Facts) { c.Init, c.TTY = true, true }},
 		{"work-on-v1-without-userns", func(c *driver.Container, f *Facts) {
 			c.IDs, c.NetNS, c.Work, c.Process = driver.IDRange{}, "", &driver.Work{}, driver.Process{}
 			c.CpusetCgroup, c.Limits = "/sys/fs/cgroup/cpuset/nomad/share", driver.Limits{CPUSet: "0-1"}

@@ -65,9 +65,9 @@ func etcRule(spec *specs.Spec, _ driver.Container, f Facts) error {
 	return nil
 }
 
-// initRule puts the reaper of a container that runs Work in place, out of reach of writers.
+// initRule puts our own process 1 in place, out of reach of writers.
 func initRule(spec *specs.Spec, c driver.Container, f Facts) error {
-	if c.Work == nil {
+	if c.Work == nil && !c.Init {
 		return nil
 	}
 	spec.Mounts = append(spec.Mounts, specs.Mount{

@@ -3,6 +3,7 @@ package bundle
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -27,8 +28,17 @@ func processRule(spec *specs.Spec, c driver.Container, f Facts) error {
 		return err
 	}
 	process, err := Process(c.Process, c, f)
+	if err != nil {
+		return err
+	}
+	if c.Init {
+		process.Args = append([]string{InitPath, "tend"}, process.Args...)
+	}
+	if c.TTY {
+		process.Terminal, process.ConsoleSize = true, &specs.Box{Width: 80, Height: 24}
+	}
 	spec.Process = process
-	return err
+	return nil
 }
 
 // Process returns the spec of one process of a container: its first, or one that is run in it later. Of the facts it
@@ -40,6 +50,9 @@ func Process(p driver.Process, c driver.Container, f Facts) (*specs.Process, err
 	env, err := Env(p.Env, f.User)
 	if err != nil {
 		return nil, err
+	}
+	if c.Work == nil { // Cloud Foundry's apps never had it
+		env = withDefault(env, "LOGNAME", f.User.Name)
 	}
 	caps, err := capabilities(f.User, c.Security, f.Capabilities)
 	if err != nil {
@@ -90,6 +103,14 @@ func Env(env []string, u User) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// withDefault adds a variable that is not set.
+func withDefault(env []string, name, value string) []string {
+	if slices.ContainsFunc(env, func(entry string) bool { return strings.HasPrefix(entry, name+"=") }) {
+		return env
+	}
+	return append(env, name+"="+value)
 }
 
 // Dir returns where a process begins: the directory asked for, else the user's home, else / where that is missing.

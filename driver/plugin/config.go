@@ -11,7 +11,7 @@ import (
 // PluginOptions are those of the agent's plugin block.
 func PluginOptions() []Option {
 	return slices.Concat(
-		nodeOptions(), imageNodeOptions(), securityNodeOptions(), storageNodeOptions(), networkNodeOptions(), limitsNodeOptions(), diskNodeOptions(),
+		nodeOptions(), imageNodeOptions(), processNodeOptions(), securityNodeOptions(), storageNodeOptions(), networkNodeOptions(), limitsNodeOptions(), diskNodeOptions(),
 		platformNodeOptions(),
 	)
 }
@@ -19,7 +19,7 @@ func PluginOptions() []Option {
 // TaskOptions are those of a task's config block.
 func TaskOptions() []Option {
 	return slices.Concat(
-		imageOptions(), processOptions(), securityOptions(), storageOptions(), networkOptions(), limitsOptions(), diskOptions(), platformOptions(),
+		imageOptions(), processOptions(), securityOptions(), storageOptions(), networkOptions(), nameOptions(), limitsOptions(), diskOptions(), platformOptions(),
 	)
 }
 
@@ -31,6 +31,7 @@ func taskConfigSpec() *hclspec.Spec { return schema(TaskOptions()) }
 type config struct {
 	nodeConfig
 	imageNode
+	processNode
 	securityNode
 	storageNode
 	networkNode
@@ -46,6 +47,7 @@ type taskConfig struct {
 	securityTask
 	storageTask
 	networkTask
+	nameTask
 	limitsTask
 	diskTask
 	platformTask
@@ -55,7 +57,7 @@ type taskConfig struct {
 func (c config) node() (task.Config, error) {
 	n := task.Config{}
 	for _, part := range []interface{ into(n *task.Config) error }{
-		c.nodeConfig, c.imageNode, c.securityNode, c.storageNode, c.networkNode, c.limitsNode, c.diskNode, c.platformNode,
+		c.nodeConfig, c.imageNode, c.processNode, c.securityNode, c.storageNode, c.networkNode, c.limitsNode, c.diskNode, c.platformNode,
 	} {
 		if err := part.into(&n); err != nil {
 			return n, err
@@ -68,7 +70,7 @@ func (c config) node() (task.Config, error) {
 func (c taskConfig) wish(user string) (task.Wish, error) {
 	w := task.Wish{User: user}
 	for _, part := range []interface{ into(w *task.Wish) error }{
-		c.imageTask, c.processTask, c.securityTask, c.storageTask, c.networkTask, c.limitsTask, c.diskTask, c.platformTask,
+		c.imageTask, c.processTask, c.securityTask, c.storageTask, c.networkTask, c.nameTask, c.limitsTask, c.diskTask, c.platformTask,
 	} {
 		if err := part.into(&w); err != nil {
 			return w, err

@@ -66,6 +66,7 @@ func TestConfig_defaults(t *testing.T) {
 		Storage: task.StorageConfig{CDIDirs: []string{"/etc/cdi", "/var/run/cdi"}},
 		Network: task.NetworkConfig{Egress: task.EgressConfig{BlockMetadata: true, MaxRules: task.DefaultMaxEgressRules}},
 		Disk:    task.DiskConfig{Default: "10G", Max: "100G", ProjectBase: 1 << 30},
+		Process: task.ProcessConfig{LogPatience: task.DefaultLogPatience},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -90,6 +91,13 @@ trusted_certificates = "/certs"
 lifecycle = "https://h/lifecycle.tgz"
 pids_limit = 10
 max_pids_limit = 20
+oom_score_adj = 100
+logging {
+  driver = "none"
+  config = [{ rate_limit = "-1" }]
+}
+log_patience = "5s"
+extra_labels = ["job_*"]
 image_pull_timeout = "1h"
 pull_activity_timeout = "30s"
 prefetch = ["a/b:1"]
@@ -172,6 +180,10 @@ egress {
 			RootFSOwner: task.OwnerUser, AllowDevices: []string{"/dev/fuse", "nvidia.com/gpu=*"}, CDIDirs: []string{"/cdi"},
 			HostPaths: []task.HostPath{{Dir: "/srv"}, {Dir: "/data", ReadOnly: true}, {Dir: "/csi", Shared: true}},
 		},
+		Limit: task.LimitConfig{OOMScoreAdj: 100},
+		Process: task.ProcessConfig{
+			Logging: task.LoggingWish{Type: "none", Config: map[string]string{"rate_limit": "-1"}}, LogPatience: 5 * time.Second, ExtraLabels: []string{"job_*"},
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -198,6 +210,10 @@ func TestSetConfig_refusesByName(t *testing.T) {
 		"disk {\n  inodes = -1\n}":                  "disk.inodes",
 		"disk {\n  scope = \"all\"\n}":              "disk.scope",
 		"disk {\n  project_id_base = 4294967295\n}": "disk.project_id_base",
+		`log_patience = "1ms"`:                      "log_patience",
+		`extra_labels = ["["]`:                      "extra_labels",
+		`oom_score_adj = 1001`:                      "oom_score_adj",
+		"logging {\n type = \"syslog\"\n}":          `logging: type "syslog"`,
 	} {
 		var c config
 		parse(t, configSpec(), body, &c)
@@ -271,6 +287,18 @@ hostname = "h"
 run_info = true
 pids_limit = 5
 cpu_hard_limit = true
+init = true
+tty = true
+interactive = true
+labels = [{ a = "b" }]
+logging {
+  type = "nomad"
+  config = [{ rate_limit = "1MiB" }]
+}
+extra_hosts = ["db:10.0.0.1"]
+dns_servers = ["10.0.0.2"]
+dns_search_domains = ["example.com"]
+dns_options = ["ndots:2"]
 cpu_cfs_period = 50000
 cpuset_cpus = "0-1"
 memory_hard_limit = 512
@@ -299,6 +327,13 @@ egress {
 			{Protocol: "tcp", Destinations: []string{"10.0.0.0/8", "192.0.2.1-192.0.2.9"}, Ports: []string{"80", "8000-9000"}, Log: true},
 			{Protocol: "icmp", Destinations: []string{"0.0.0.0/0"}, ICMPType: new(int64(8)), ICMPCode: new(int64(0))},
 		}},
+		Process: task.ProcessWish{
+			Init: true, TTY: true, Interactive: true, Labels: map[string]string{"a": "b"},
+			Logging: task.LoggingWish{Type: "nomad", Config: map[string]string{"rate_limit": "1MiB"}},
+		},
+		Names: task.NamesWish{
+			Hosts: []string{"db:10.0.0.1"}, DNS: task.DNS{Servers: []string{"10.0.0.2"}, Searches: []string{"example.com"}, Options: []string{"ndots:2"}},
+		},
 		Limit: task.LimitWish{
 			Ulimits: map[string]string{"nofile": "1024:2048", "core": "0"}, ShmSize: "64m", OOMScoreAdj: 500, CPUPeriod: 50000, CPUSet: "0-1", MemoryHardMB: 512,
 		},

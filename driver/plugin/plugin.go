@@ -179,6 +179,9 @@ func (d *Driver) InspectTask(taskID string) (*drivers.TaskStatus, error) {
 		ID: taskID, Name: record.TaskName, State: drivers.TaskStateRunning, StartedAt: record.StartedAt,
 		DriverAttributes: map[string]string{"container_id": record.ContainerID, "instance_guid": record.InstanceGUID, "address": record.Address},
 	}
+	for name, value := range record.Labels {
+		status.DriverAttributes["label."+name] = value
+	}
 	if exit != nil {
 		status.State, status.StartedAt, status.CompletedAt, status.ExitResult = drivers.TaskStateExited, exit.Started, exit.Ended, exitResult(*exit)
 	}

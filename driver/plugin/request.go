@@ -25,7 +25,7 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 	}
 	req := task.Request{
 		ID: cfg.ID, AllocID: cfg.AllocID, TaskName: cfg.Name, JobID: cfg.JobID, AllocDir: cfg.AllocDir,
-		Env: cfg.Env, Wish: wish, Mounts: mounts, DeviceEnv: cfg.DeviceEnv, Stdout: cfg.StdoutPath, Stderr: cfg.StderrPath,
+		Names: namesOf(cfg), Env: cfg.Env, Wish: wish, Mounts: mounts, DeviceEnv: cfg.DeviceEnv, Stdout: cfg.StdoutPath, Stderr: cfg.StderrPath,
 	}
 	for _, d := range cfg.Devices {
 		req.Devices = append(req.Devices, driver.Device{Source: d.HostPath, Target: d.TaskPath, Access: or(d.Permissions, "rwm")})
@@ -43,6 +43,15 @@ func request(cfg *drivers.TaskConfig) (task.Request, error) {
 		req.HostIP = cfg.Env[driver.NodeIPEnv]
 	}
 	return req, nil
+}
+
+// namesOf are what a task can be labelled with, by the names that Nomad's docker driver uses.
+func namesOf(cfg *drivers.TaskConfig) map[string]string {
+	return map[string]string{
+		"job_name": cfg.JobName, "job_id": cfg.JobID, "task_group_name": cfg.TaskGroupName, "task_name": cfg.Name,
+		"namespace": cfg.Namespace, "node_name": cfg.NodeName, "node_id": cfg.NodeID,
+		"short_alloc_id": cfg.AllocID[:min(len(cfg.AllocID), 8)],
+	}
 }
 
 // mountsOf are the mounts of volumes, and of device plugins.

@@ -74,6 +74,9 @@ func TestRequest(t *testing.T) {
 	want := task.Request{
 		ID: "a/web/1", AllocID: "a", TaskName: "web", JobID: "job", AllocDir: "/alloc/a", Env: map[string]string{"A": "b"},
 		Stdout: "/o", Stderr: "/e", Wish: task.Wish{Image: "i", User: "vcap"}, NetNS: "/run/netns/a", HostIP: "192.0.2.1",
+		Names: map[string]string{
+			"job_id": "job", "job_name": "", "namespace": "", "node_id": "", "node_name": "", "short_alloc_id": "a", "task_group_name": "", "task_name": "web",
+		},
 		DNS:     &task.DNS{Servers: []string{"1.1.1.1"}},
 		Devices: []driver.Device{{Source: "/dev/a", Target: "/dev/b", Access: "rw"}}, DeviceEnv: map[string]string{"GPU": "1"},
 		Mounts: []driver.Mount{

@@ -156,7 +156,7 @@ func (c *Container) throughGate(p *libcontainer.Process) (*pass, error) {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
 	made := &pass{name: p.Args[0], read: read, write: write}
-	p.ExtraFiles = []*os.File{c.gate, write}
+	p.ExtraFiles = append([]*os.File{c.gate, write}, p.ExtraFiles...)
 	p.Args = append([]string{gatePath}, p.Args...)
 	return made, nil
 }

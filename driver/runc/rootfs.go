@@ -150,7 +150,7 @@ func (r *Rootfs) User(spec string) (User, error) {
 	}
 	found, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, strings.NewReader(passwd), strings.NewReader(group))
 	if err != nil {
-		return User{}, fmt.Errorf("user %q in the container: %w", spec, err)
+		return User{}, userError(spec, err)
 	}
 	u := User{UID: uint32(found.Uid), GID: uint32(found.Gid), Home: path.Clean("/" + found.Home)} //nolint:gosec // the library bounds them
 	for _, gid := range found.Sgids {
@@ -178,6 +178,16 @@ func (r *Rootfs) Groups(names []string) ([]uint32, error) {
 		list = append(list, uint32(gid)) //nolint:gosec // the library bounds them
 	}
 	return list, nil
+}
+
+func userError(spec string, err error) error {
+	switch {
+	case errors.Is(err, user.ErrNoPasswdEntries):
+		return fmt.Errorf("user %q: the container's /etc/passwd has no such user; name one that it has, or give numbers (UID:GID)", spec)
+	case errors.Is(err, user.ErrNoGroupEntries):
+		return fmt.Errorf("user %q: the container's /etc/group has no such group; name one that it has, or give a number", spec)
+	}
+	return fmt.Errorf("user %q in the container: %w", spec, err)
 }
 
 // accounts reads a file of accounts; that it is missing is no error, since an image may be a single binary.

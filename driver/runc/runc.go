@@ -65,6 +65,8 @@ type Process struct {
 	Init bool
 	// Stdin, Stdout and Stderr may be nil, for /dev/null.
 	Stdin, Stdout, Stderr *os.File
+	// Extra, when set, is the process's descriptor 5, or 3 in a container without a gate.
+	Extra *os.File
 }
 
 // Running is a process that was started.
@@ -256,6 +258,9 @@ func convert(p Process) (*libcontainer.Process, error) {
 	}
 	if size := p.Spec.ConsoleSize; p.Spec.Terminal && size != nil {
 		process.ConsoleWidth, process.ConsoleHeight = clamp16(size.Width), clamp16(size.Height)
+	}
+	if p.Extra != nil {
+		process.ExtraFiles = []*os.File{p.Extra}
 	}
 	if !p.Spec.Terminal { // a nil *os.File in an interface is not nil
 		if p.Stdin != nil {

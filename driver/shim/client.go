@@ -308,6 +308,12 @@ func closeWith(ctx context.Context, closer io.Closer) func() {
 	}
 }
 
+// IsSignal says whether a name is one that Signal and Stop know.
+func IsSignal(name string) bool {
+	_, err := parseSignal(name)
+	return err == nil
+}
+
 // parseSignal reads a signal's name, with or without SIG, or its number. Empty is SIGTERM.
 func parseSignal(name string) (unix.Signal, error) {
 	if name == "" {

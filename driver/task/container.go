@@ -89,7 +89,7 @@ func assemble(f facts) (driver.Container, error) {
 	}
 	errs := []error{err}
 	for _, apply := range []func(*driver.Container) error{
-		f.applyProcess, f.applySecurity, f.applyStorage, f.applyNetwork, f.applyDisk, f.applyLimit,
+		f.applyProcess, f.applySecurity, f.applyStorage, f.applyNetwork, f.applyNames, f.applyDisk, f.applyLimit,
 	} {
 		errs = append(errs, apply(&c))
 	}

@@ -27,7 +27,9 @@ type definition struct {
 	maxPIDs            int64
 	egress             []*models.SecurityGroupRule
 	diskMB             int64
-	ports              []uint32
+	// logLimit is bytes per second: nil when nothing is said, negative for no limit, and zero for no log at all.
+	logLimit *int64
+	ports    []uint32
 	// ignored names the fields that are set and that this driver does not honour.
 	ignored []string
 }
@@ -58,7 +60,7 @@ func lrpDefinition(l *models.DesiredLRP) definition {
 	d.ignore("volume_mounts", len(l.VolumeMounts) > 0)
 	d.ignore("volume_mounted_files", len(l.VolumeMountedFiles) > 0)
 	d.ignore("sidecars", len(l.Sidecars) > 0)
-	d.ignore("log_rate_limit", l.LogRateLimit.GetBytesPerSecond() > 0)
+	d.limitLogs(l.LogRateLimit)
 	d.ignore("certificate_properties", l.CertificateProperties != nil)
 	return d
 }
@@ -73,7 +75,7 @@ func taskDefinition(t *models.TaskDefinition) definition {
 	d.ignore("privileged", t.Privileged)
 	d.ignore("volume_mounts", len(t.VolumeMounts) > 0)
 	d.ignore("volume_mounted_files", len(t.VolumeMountedFiles) > 0)
-	d.ignore("log_rate_limit", t.LogRateLimit.GetBytesPerSecond() > 0)
+	d.limitLogs(t.LogRateLimit)
 	d.ignore("certificate_properties", t.CertificateProperties != nil)
 	return d
 }
@@ -81,6 +83,13 @@ func taskDefinition(t *models.TaskDefinition) definition {
 func (d *definition) ignore(field string, set bool) {
 	if set {
 		d.ignored = append(d.ignored, field)
+	}
+}
+
+func (d *definition) limitLogs(l *models.LogRateLimit) {
+	if l != nil {
+		limit := l.BytesPerSecond
+		d.logLimit = &limit
 	}
 }
 

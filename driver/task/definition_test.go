@@ -120,9 +120,12 @@ func TestDecodeDefinition_namesWhatIsIgnored(t *testing.T) {
 		VolumeMountedFiles: []*models.File{{}}, Sidecars: []*models.Sidecar{{}}, DiskMb: 1,
 		LogRateLimit: &models.LogRateLimit{BytesPerSecond: 5}, CertificateProperties: &models.CertificateProperties{},
 	}
-	want := []string{"privileged", "volume_mounts", "volume_mounted_files", "sidecars", "log_rate_limit", "certificate_properties"}
+	want := []string{"privileged", "volume_mounts", "volume_mounted_files", "sidecars", "certificate_properties"}
 	if diff := cmp.Diff(want, lrpDefinition(lrp).ignored); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if limit := lrpDefinition(lrp).logLimit; limit == nil || *limit != 5 {
+		t.Errorf("log limit %v, want 5", limit)
 	}
 	if got := taskDefinition(&models.TaskDefinition{LogRateLimit: &models.LogRateLimit{BytesPerSecond: -1}}).ignored; got != nil {
 		t.Errorf("an empty task definition: %v", got)

@@ -75,6 +75,7 @@ type Record struct {
 	// StopSignal is what the image wants to be stopped by; empty for SIGTERM.
 	StopSignal string
 	StartedAt  time.Time
+	Labels     map[string]string
 }
 
 // New returns a Manager. It does no work: the state directory is made by the first call that needs it. Events are
@@ -251,7 +252,25 @@ func (m *Manager) Stop(ctx context.Context, taskID string, timeout time.Duration
 	if err != nil {
 		return err
 	}
-	return t.client.Stop(ctx, orElse(orElse(signal, t.StopSignal), "SIGTERM"), timeout)
+	return t.client.Stop(ctx, m.stopSignal(t, signal), timeout)
+}
+
+// stopSignal is the job's kill_signal, else the image's, else SIGTERM. A task must end also when one of them is no signal,
+// but that is told.
+func (m *Manager) stopSignal(t *Task, asked string) string {
+	for _, signal := range []struct{ from, name string }{{"kill_signal", asked}, {"the image's STOPSIGNAL", t.StopSignal}} {
+		switch {
+		case signal.name == "":
+		case shim.IsSignal(signal.name):
+			return signal.name
+		default:
+			m.emit(Event{
+				TaskID: t.TaskID, AllocID: t.AllocID, TaskName: t.TaskName, Time: time.Now(),
+				Message: fmt.Sprintf("%s %q is no signal and is not sent; name one such as SIGINT", signal.from, signal.name),
+			})
+		}
+	}
+	return "SIGTERM"
 }
 
 // Signal sends a signal to a task's main processes.

@@ -59,6 +59,7 @@ func (m *Manager) Start(req Request) (Record, error) {
 	task := &Task{client: s.client, told: make(chan struct{}), Record: Record{
 		TaskID: req.ID, AllocID: req.AllocID, TaskName: req.TaskName, ContainerID: id, InstanceGUID: s.facts.guid,
 		Address: s.facts.ownIP, StopSignal: s.facts.image.StopSignal, StartedAt: s.began,
+		Labels: s.facts.labels(),
 	}}
 	m.follow(task)
 	return task.Record, nil

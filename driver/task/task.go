@@ -27,6 +27,8 @@ type Request struct {
 	AllocID  string
 	TaskName string
 	JobID    string
+	// Names are what else there is to label the task with.
+	Names map[string]string
 	// AllocDir is the allocation's directory; the task's own is AllocDir/TaskName.
 	AllocDir string
 	// Env is the environment that Nomad made.

@@ -37,6 +37,7 @@ type Wish struct {
 	Security SecurityWish
 	Storage  StorageWish
 	Network  NetworkWish
+	Names    NamesWish
 	Disk     DiskWish
 	Limit    LimitWish
 }
@@ -52,7 +53,7 @@ type Auth struct {
 func (w Wish) Validate(node Config) error {
 	errs := []error{w.validateSource(node)}
 	for _, part := range []interface{ validate(node Config) error }{
-		w.Process, w.Pull, w.Security, w.Storage, w.Network, w.Disk, w.Limit,
+		w.Process, w.Pull, w.Security, w.Storage, w.Network, w.Names, w.Disk, w.Limit,
 	} {
 		errs = append(errs, part.validate(node))
 	}

@@ -38,6 +38,9 @@
 //	sigignore           ignore every signal that can be ignored, print "ready", wait
 //	stty                print columns and rows of the terminal, or "not a tty"
 //	chatter N           print N numbered lines to standard output and standard error
+//	kill SIGNAL PID     send a signal
+//	flood BYTES         print lines of 64 bytes, then "flooded" to standard error
+//	stdin               print whether standard input is a terminal, silent or ended
 //	call NUMBER ARGS…   make a system call; print OK, or fail with the kernel's error
 //	init                reap children and wait: for use as process 1
 //	then -- A… -- B…    run the commands one after the other until one fails
@@ -72,7 +75,7 @@ func table() map[string]func([]string) error {
 		"fill": fill, "litter": litter, "hidden": hidden, "project": project,
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
-		"room": room, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "dialmp": dialMultipath, "ask": ask, "ping": ping,
+		"room": room, "flood": flood, "kill": kill, "stdin": stdin, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "dialmp": dialMultipath, "ask": ask, "ping": ping,
 		"call": call,
 	}
 }

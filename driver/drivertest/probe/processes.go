@@ -31,6 +31,17 @@ func die(args []string) error {
 	return errors.New("survived " + args[0])
 }
 
+func kill(args []string) error {
+	if len(args) != 2 {
+		return errUsage
+	}
+	pid, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	return unix.Kill(pid, unix.SignalNum(args[0]))
+}
+
 func seconds(text string) (time.Duration, error) {
 	value, err := strconv.ParseFloat(text, 64)
 	return time.Duration(value * float64(time.Second)), err

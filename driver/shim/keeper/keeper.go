@@ -54,6 +54,7 @@ type keeper struct {
 	began     time.Time     // when this process began to make the container
 	mounting  time.Duration // how long it took to mount the root file system
 	joined    chan error    // gives whether this process is in its own cgroup
+	tending   *tending      // what process 1 tells of the task's process, when it is ours (option init)
 	lifeline  *os.File      // while it is open, the reaper of a container with Work knows that we live
 
 	shared   shared   // mounts that the container has in common with the host
@@ -123,7 +124,7 @@ func (k *keeper) keep(ctx context.Context) {
 	}
 	if k.wish.Work == nil {
 		status, err := k.init.Wait()
-		k.exit = exitOf(status)
+		k.exit = exitOf(k.tending.status(status))
 		if err != nil {
 			k.log.Error("cannot learn how process 1 ended", "error", err)
 			k.exit = driver.Exit{Code: 1, Reason: err.Error()}
@@ -200,6 +201,7 @@ func (k *keeper) release() {
 		k.log.Warn("cannot remove the egress rules", "error", err)
 	}
 	k.shared.close()
+	k.tending.close()
 }
 
 func (k *keeper) killAll() error {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,24 +19,38 @@ const lineWait = 2 * time.Second
 
 // logs are the task's log fifos.
 //
-// The writing ends are given to the container as they are: not a byte is copied. We keep a reading end, from which we
+// The writing ends are given to the container as they are: not a byte is copied, unless there is a limit or a terminal. We keep a reading end, from which we
 // never read, so that the task gets no SIGPIPE while Nomad's log collector is restarted; and the writing ends, so that
 // the collector sees no end of file between two processes of the same work. All is closed before exit.json is written.
 type logs struct {
 	stdout, stderr *os.File
 	readers        []*os.File
 	lines          *os.File // a writing end that does not block, for lines of our own
+
+	patience time.Duration
+	budget   *budget // of a task with a limit
+	copies   sync.WaitGroup
+	sources  []*os.File // what relays copy from
+	sinks    []*os.File // and to
+	watches  []*watch
 }
 
 // openLogs opens the fifos, and gives them to the container's root, so that the container can open /dev/stdout.
 func openLogs(c driver.Container) (*logs, error) {
-	l := &logs{}
+	l := &logs{patience: c.Logging.Patience}
 	var err error
 	if l.stdout, err = l.open(c.Stdout, c.IDs); err == nil {
 		l.stderr, err = l.open(c.Stderr, c.IDs)
 	}
 	if err == nil {
 		l.lines, err = reopen(l.stdout, unix.O_WRONLY|unix.O_NONBLOCK)
+	}
+	switch {
+	case err != nil:
+	case c.Logging.Limit != nil:
+		err = l.throughPipes(*c.Logging.Limit, c.IDs)
+	case l.patience > 0:
+		err = l.watch()
 	}
 	if err != nil {
 		l.close()
@@ -60,12 +75,23 @@ func (l *logs) open(path string, ids driver.IDRange) (*os.File, error) {
 	if stat.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return nil, fmt.Errorf("%s is no fifo", path)
 	}
-	if root, ok := ids.HostID(0); ok && ids.Size > 0 {
-		if err := unix.Fchown(int(reader.Fd()), int(root), -1); err != nil {
-			return nil, fmt.Errorf("own %s: %w", path, err)
-		}
+	if err := own(reader, ids); err != nil {
+		return nil, err
 	}
 	return reopen(reader, unix.O_WRONLY) // blocks no more: there is a reader
+}
+
+// own gives a file to the container's root, user and group: what has a side that the container does not know, its
+// processes cannot give on to their own users, who then could not open /dev/stdout.
+func own(file *os.File, ids driver.IDRange) error {
+	root, ok := ids.HostID(0)
+	if !ok || ids.Size == 0 {
+		return nil
+	}
+	if err := unix.Fchown(int(file.Fd()), int(root), int(root)); err != nil {
+		return fmt.Errorf("own %s: %w", file.Name(), err)
+	}
+	return nil
 }
 
 // openBelow opens a fifo for reading. The container can write to the directory that holds its log directory, so its
@@ -92,6 +118,10 @@ func (l *logs) line(text string) {
 }
 
 func (l *logs) close() {
+	l.endRelays()
+	for _, w := range l.watches {
+		w.end()
+	}
 	var errs []error
 	for _, file := range append(l.readers, l.stdout, l.stderr, l.lines) {
 		if file != nil {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"drover/driver/bundle"
@@ -124,19 +125,43 @@ func (k *keeper) create() error {
 	if err := <-k.joined; err != nil {
 		return err
 	}
-	process := runc.Process{Spec: spec.Process, Init: true, Stdout: k.logs.stdout, Stderr: k.logs.stderr}
-	if k.wish.Work != nil {
+	return k.startInit(spec.Process)
+}
+
+// startInit starts process 1, which waits until it is told to begin.
+func (k *keeper) startInit(spec *specs.Process) error {
+	process := runc.Process{Spec: spec, Init: true, Stdout: k.logs.stdout, Stderr: k.logs.stderr}
+	var err error
+	switch {
+	case k.wish.Work != nil:
 		// Process 1 is the reaper, which learns from its standard input that we are no more.
-		read, write, err := os.Pipe()
-		if err != nil {
-			return fmt.Errorf("make pipe: %w", err)
+		read, write, pipeErr := os.Pipe()
+		if pipeErr != nil {
+			return fmt.Errorf("make pipe: %w", pipeErr)
 		}
 		defer func() { _ = read.Close() }()
 		k.lifeline = write
 		process.Stdin, process.Stdout, process.Stderr = read, nil, nil
+	case k.wish.Interactive && !k.wish.TTY:
+		if process.Stdin, err = silence(); err != nil {
+			return err
+		}
+		defer func() { _ = process.Stdin.Close() }()
+	}
+	if k.wish.Work == nil && k.wish.Init {
+		if k.tending, err = newTending(); err != nil {
+			return err
+		}
+		defer k.tending.handOver()
+		process.Extra = k.tending.theirs
 	}
 	if k.init, err = k.container.Start(process); err != nil {
 		return err
+	}
+	if k.init.Console != nil {
+		if err := k.logs.copyConsole(k.init.Console); err != nil {
+			return err
+		}
 	}
 	return k.attach()
 }
@@ -152,6 +177,9 @@ func (k *keeper) begin() error {
 	k.started = time.Now()
 	if err := k.container.Begin(); err != nil {
 		return err
+	}
+	if err := k.tending.begun(); err != nil {
+		return fmt.Errorf("run %s: %w", k.wish.Process.Args[0], err)
 	}
 	inside, err := runc.OpenRootfs(filepath.Join("/proc", strconv.Itoa(k.init.PID()), "root"))
 	if err != nil {
