@@ -132,7 +132,7 @@ func TestLogPatience_endsWithoutAReader(t *testing.T) {
 		{"through a terminal", func(c *driver.Container) { c.TTY = true }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b := newBox(t, "then", "--", "flood", "200000", "--", "write", "/tmp/flooded", "x", "--", "sleep", "60")
+			b := newBox(t, "then", "--", "flood", "500000", "--", "write", "/tmp/flooded", "x", "--", "sleep", "60")
 			b.wish.Logging.Patience = time.Second
 			path := b.deafLog()
 			test.change(&b.wish)
