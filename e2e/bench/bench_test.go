@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,9 +47,21 @@ func report(b *testing.B, metric, title string, names []string, all map[string]s
 		table.WriteByte('\n')
 		b.ReportMetric(ms(s.at(0.5)), metric+"-"+strings.ReplaceAll(name, " ", "-")+"-p50-ms")
 	}
-	b.ReportMetric(0, "ns/op") // says nothing here
-	// The testing package cuts a benchmark's log after ten lines.
-	if _, err := os.Stdout.WriteString(table.String()); err != nil {
+	b.ReportMetric(0, "ns/op")    // says nothing here
+	tell(b, "%s", table.String()) // the testing package cuts a benchmark's log after ten lines
+}
+
+// compare prints how the first one's median stands to the others'.
+func compare(b *testing.B, names []string, all map[string]samples) {
+	b.Helper()
+	for _, name := range names[1:] {
+		tell(b, "  %s takes %.2f × the time of %s\n", names[0], float64(all[names[0]].at(0.5))/float64(all[name].at(0.5)), name)
+	}
+}
+
+func tell(b *testing.B, format string, args ...any) {
+	b.Helper()
+	if _, err := fmt.Fprintf(os.Stdout, format, args...); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -92,4 +105,18 @@ func version(ctx context.Context, program string) string {
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	return line
+}
+
+// setting is a number that the environment may change, to try a benchmark out on a busy machine.
+func setting(b *testing.B, name string, usual int) int {
+	b.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		b.Fatalf("%s: %v", name, err)
+	}
+	return n
 }

@@ -72,6 +72,7 @@ func BenchmarkStartWarm(b *testing.B) {
 		}
 	}
 	report(b, "start", "start-warm: create, run, exit, destroy", names, all)
+	compare(b, names, all)
 }
 
 // hideUnified takes the unified hierarchy of a hybrid host out of this benchmark's sight: Debian 12's crun refuses to

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -34,11 +35,21 @@ func BenchmarkNomadStart(b *testing.B) {
 	build(b, plugins, "drover/cmd/nomad-driver-drover")
 	build(b, plugins, "drover/cmd/drover-shim")
 	probe := drivertest.BuildProgram(b, drivertest.ProbePackage)
+	image := drivertest.Push(b, drivertest.Serve(b), "bench/probe:1", drivertest.RootFSImage(b, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}))
+	names, extra := []string{"drover", "exec", "raw_exec"}, ""
+	if docker := startDocker(b); docker != nil {
+		if err := docker.pull(b.Context(), image); err != nil {
+			b.Fatal(err)
+		}
+		names = append(names, "docker")
+		extra = fmt.Sprintf("plugin \"docker\" {\n  config {\n    endpoint = \"unix://%s\"\n  }\n}\n", docker.socket)
+		tell(b, "\ndocker is %s\n", docker.version)
+	}
 	cluster, err := agent.Start(b.Context(), agent.Config{
 		Dir: filepath.Join(dir, "agent"), PluginDir: plugins, NoConsul: true, LogLevel: "WARN",
 		Plugins: map[string]string{"nomad-driver-drover": fmt.Sprintf("state_dir = %q\nimage_dir = %q\n", dir+"/state", dir+"/images")},
 		Extra: fmt.Sprintf("plugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n"+
-			"client {\n  gc_max_allocs = 500\n  chroot_env {\n    %q = \"/bin/probe\"\n  }\n}\n", probe),
+			"client {\n  gc_max_allocs = 500\n  chroot_env {\n    %q = \"/bin/probe\"\n  }\n}\n", probe) + extra,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -50,18 +61,19 @@ func BenchmarkNomadStart(b *testing.B) {
 			b.Error(err)
 		}
 	})
-	image := drivertest.Push(b, drivertest.Serve(b), "bench/probe:1", drivertest.RootFSImage(b, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}))
-	configs := map[string]map[string]any{
-		"drover":   {"image": image, "args": []string{"exit", "0"}},
-		"exec":     {"command": "/bin/probe", "args": []string{"exit", "0"}},
-		"raw_exec": {"command": probe, "args": []string{"exit", "0"}},
+	config := func(name string, args ...string) map[string]any {
+		return map[string]map[string]any{
+			"drover":   {"image": image, "args": args},
+			"docker":   {"image": image, "args": args, "network_mode": "host"},
+			"exec":     {"command": "/bin/probe", "args": args},
+			"raw_exec": {"command": probe, "args": args},
+		}[name]
 	}
-	names := []string{"drover", "exec", "raw_exec"}
 	all := map[string]samples{}
 	for round := range nomadRounds {
 		for _, name := range names {
 			for n := range nomadEach {
-				took := runJob(b, cluster, fmt.Sprintf("%s-%d-%d", name, round, n), name, configs[name], 1)
+				took := runJob(b, cluster, fmt.Sprintf("%s-%d-%d", name, round, n), name, config(name, "exit", "0"), 1, startTime)
 				if round > 0 { // the first round warms the caches
 					all[name] = append(all[name], took...)
 				}
@@ -69,17 +81,30 @@ func BenchmarkNomadStart(b *testing.B) {
 		}
 	}
 	report(b, "one", "nomad-start: Received to Started, one task at a time", names, all)
+	compare(b, names, all)
 	many := map[string]samples{}
 	for _, name := range names {
 		began := time.Now()
-		runJob(b, cluster, name+"-many", name, configs[name], manyAllocs)
+		runJob(b, cluster, name+"-many", name, config(name, "exit", "0"), manyAllocs, startTime)
 		many[name] = samples{time.Since(began)}
 	}
 	report(b, "many", fmt.Sprintf("nomad-start: %d allocations of one job, registered to all ended", manyAllocs), names, many)
+	compare(b, names, many)
+	logs := map[string]samples{}
+	for round := range 4 {
+		for _, name := range names {
+			took := runJob(b, cluster, fmt.Sprintf("%s-log-%d", name, round), name, config(name, "flood", strconv.Itoa(50<<20)), 1, runTime)
+			if round > 0 {
+				logs[name] = append(logs[name], took...)
+			}
+		}
+	}
+	report(b, "log", "log-pipe: a task writes 50 MiB to its standard output, Started to Terminated", names, logs)
+	compare(b, names, logs)
 }
 
-// runJob runs a batch job to its end and returns how long each of its tasks took from Received to Started.
-func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config map[string]any, count int) samples {
+// runJob runs a batch job to its end and returns what is measured of each of its tasks.
+func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config map[string]any, count int, measure func(*nomad.TaskState) time.Duration) samples {
 	b.Helper()
 	task := nomad.NewTask("main", driverName).Require(&nomad.Resources{CPU: new(20), MemoryMB: new(32)})
 	task.Config = config
@@ -99,7 +124,7 @@ func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config 
 		if err != nil {
 			b.Fatal(err)
 		}
-		took := ended(b, allocs)
+		took := ended(b, allocs, measure)
 		if len(took) == count {
 			if _, _, err := cluster.Nomad.Jobs().Deregister(id, true, nil); err != nil {
 				b.Fatal(err)
@@ -114,8 +139,8 @@ func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config 
 	}
 }
 
-// ended returns the times of those tasks that have ended, all of them well.
-func ended(b *testing.B, allocs []*nomad.AllocationListStub) samples {
+// ended measures those tasks that have ended, all of them well.
+func ended(b *testing.B, allocs []*nomad.AllocationListStub, measure func(*nomad.TaskState) time.Duration) samples {
 	b.Helper()
 	var took samples
 	for _, alloc := range allocs {
@@ -126,20 +151,23 @@ func ended(b *testing.B, allocs []*nomad.AllocationListStub) samples {
 		if state.Failed {
 			b.Fatalf("%s failed: %v", alloc.JobID, state.Events[len(state.Events)-1].DisplayMessage)
 		}
-		took = append(took, startTime(state))
+		took = append(took, measure(state))
 	}
 	return took
 }
 
 func startTime(state *nomad.TaskState) time.Duration {
-	var received, started int64
+	return between(state, nomad.TaskReceived, nomad.TaskStarted)
+}
+
+func runTime(state *nomad.TaskState) time.Duration {
+	return between(state, nomad.TaskStarted, nomad.TaskTerminated)
+}
+
+func between(state *nomad.TaskState, first, last string) time.Duration {
+	times := map[string]int64{}
 	for _, e := range state.Events {
-		switch e.Type {
-		case nomad.TaskReceived:
-			received = e.Time
-		case nomad.TaskStarted:
-			started = e.Time
-		}
+		times[e.Type] = e.Time
 	}
-	return time.Duration(started - received)
+	return time.Duration(times[last] - times[first])
 }
