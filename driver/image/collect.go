@@ -101,8 +101,8 @@ func (s *Store) excess(limits Limits, full bool) (int64, error) {
 	if err := unix.Statfs(s.options.Dir, &stat); err != nil {
 		return 0, err
 	}
-	total, unit := int64(stat.Blocks), int64(stat.Bsize) //nolint:gosec // no disk is that large
-	used := total - int64(stat.Bavail)                   //nolint:gosec // as above
+	total, unit := int64(stat.Blocks), stat.Bsize //nolint:gosec // no disk is that large
+	used := total - int64(stat.Bavail)            //nolint:gosec // as above
 	if total == 0 || !full && used*100 < total*int64(limits.High) {
 		return 0, nil
 	}

@@ -61,7 +61,7 @@ func TestCollect(t *testing.T) {
 	nothingLeft(t, s)
 }
 
-func TestCollect_limits(t *testing.T) {
+func TestCollect_limits(t *testing.T) { //nolint:gocognit // one story
 	host := drivertest.Serve(t)
 	hour := func(n int) time.Time { return time.Now().Add(-time.Duration(n) * time.Hour) }
 	for _, row := range []struct {
@@ -156,7 +156,7 @@ func TestCollect_leasesOfTheDead(t *testing.T) {
 
 // Conformance 12: pulls, removals and changes of mind at the same time, in two processes' stores over one directory. A
 // leased layer is whole, whatever happens around it.
-func TestCollect_races(t *testing.T) {
+func TestCollect_races(t *testing.T) { //nolint:gocognit // one story
 	host := drivertest.Serve(t)
 	var refs []string
 	base := drivertest.Tar(t, drivertest.File("base", 0o644, noise(1<<16)))

@@ -84,7 +84,7 @@ func rooted(t *testing.T, dir string) *os.Root {
 	return root
 }
 
-func TestLoad(t *testing.T) {
+func TestLoad(t *testing.T) { //nolint:gocognit // one story
 	dir := t.TempDir()
 	image := sample(t)
 	other := drivertest.Image(t, driver.ImageConfig{}, drivertest.Tar(t, drivertest.File("other", 0o644, "1")))

@@ -60,14 +60,13 @@ func (p *pull) recall(auth *Auth) *resolved {
 		return nil
 	}
 	digest, err := v1.NewHash(record.Digest)
-	if err != nil {
-		return nil
+	if err == nil {
+		found, err := p.store.local(digest, p.platform)
+		if err == nil && len(found.missing(p.store)) == 0 {
+			return found
+		}
 	}
-	found, err := p.store.local(digest, p.platform)
-	if err != nil || len(found.missing(p.store)) > 0 {
-		return nil
-	}
-	return found
+	return nil // what cannot be used is not known
 }
 
 // local describes an image whose manifest is here.

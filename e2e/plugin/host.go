@@ -65,7 +65,7 @@ func makeSlices(path string) error {
 // Leftovers lists state, mounts, cgroups, leases and processes that the node's tasks have left.
 func (n *Node) Leftovers() []string {
 	var left []string
-	for _, pattern := range []string{"state/tasks/*", "state/ranges/*", "images/leases/*", "images/staging/*/*"} {
+	for _, pattern := range []string{"state/tasks/*", "state/ranges/*", "images/leases/[^p]*", "images/staging/*/*"} {
 		found, _ := filepath.Glob(filepath.Join(n.Dir, pattern)) // the pattern is good
 		left = append(left, found...)
 	}
