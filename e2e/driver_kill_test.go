@@ -106,6 +106,23 @@ func TestDriver_exits(t *testing.T) {
 			t.Errorf("ended with %v, want exit code 7\n%s", end, describe(state))
 		}
 	})
+	t.Run("want of memory that nobody watched is told truly", func(t *testing.T) {
+		alloc := n.start(t, taskOf("hungry", nomad.JobTypeBatch, image("then", "--", "sleep", "3", "--", "mem", "256")))
+		n.await(t, alloc, "running")
+		pid := n.containerPID(t, alloc)
+		if err := n.cluster.KillNomad(); err != nil {
+			t.Fatal(err)
+		}
+		n.killPlugin(t)
+		eventually(t, 20*time.Second, "the task does not end", func() (bool, string) {
+			return syscall.Kill(pid, 0) != nil, strconv.Itoa(pid)
+		})
+		n.restart(t)
+		state := n.await(t, alloc, "dead")
+		if end := event(state, nomad.TaskTerminated).Details; end["exit_code"] == "0" || end["oom_killed"] != "true" {
+			t.Errorf("ended with %v, want a failure for want of memory\n%s", end, describe(state))
+		}
+	})
 	t.Run("an exit after the shim was killed is told truly", func(t *testing.T) {
 		alloc := n.start(t, taskOf("orphan", nomad.JobTypeBatch, image("then", "--", "sleep", "3", "--", "exit", "9")))
 		n.await(t, alloc, "running")
@@ -161,6 +178,16 @@ func (n *driverNode) killPlugin(t *testing.T) {
 // containerPID is process 1 of an allocation's only container.
 func (n *driverNode) containerPID(t *testing.T, alloc *nomad.Allocation) int {
 	t.Helper()
+	found := n.containers(t, alloc)
+	if len(found) != 1 {
+		t.Fatalf("%d containers run, want 1: %v", len(found), found)
+	}
+	return found[0]
+}
+
+// containers are the processes 1 of an allocation's containers.
+func (n *driverNode) containers(t *testing.T, alloc *nomad.Allocation) []int {
+	t.Helper()
 	var found []int
 	entries, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -176,8 +203,5 @@ func (n *driverNode) containerPID(t *testing.T, alloc *nomad.Allocation) int {
 			found = append(found, pid)
 		}
 	}
-	if len(found) != 1 {
-		t.Fatalf("%d containers run, want 1: %v", len(found), found)
-	}
-	return found[0]
+	return found
 }
