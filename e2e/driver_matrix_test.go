@@ -23,7 +23,7 @@ import (
 // while it runs and while it is stopped. What must hold in each case: the true end is told, nothing runs twice, and
 // nothing is left.
 func TestDriver_killMatrix(t *testing.T) {
-	n := startDriverNode(t, 512, "")
+	n := startDriverNode(t, 512, `orphan_grace = "3s"`)
 	m := matrix{driverNode: n, ref: n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}), "team/probe:1")}
 	for _, victims := range victims() {
 		name := strings.Join(victims, " and ")
