@@ -262,3 +262,19 @@ func (l *log) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
+
+// Remove destroys a task and what was prepared for it, so that the node forgets it.
+func (n *Node) Remove(t *testing.T, task *Task) {
+	t.Helper()
+	if err := n.DestroyTask(task.Config.ID, true); err != nil {
+		t.Fatalf("destroy task %s: %v", task.Config.ID, err)
+	}
+	task.release()
+	if err := os.RemoveAll(task.Config.AllocDir); err != nil {
+		t.Fatal(err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tasks = slices.DeleteFunc(n.tasks, func(other *Task) bool { return other == task })
+	n.events = slices.DeleteFunc(n.events, func(e *drivers.TaskEvent) bool { return e.TaskID == task.Config.ID })
+}

@@ -1,0 +1,97 @@
+//go:build e2e
+
+package driver_test
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"drover/e2e/plugin"
+)
+
+// thousand is how many tasks TestStart_aThousandTimes runs, one after the other.
+const thousand = 1000
+
+// TestStart_aThousandTimes wants the machine to be as it was, after many tasks.
+func TestStart_aThousandTimes(t *testing.T) {
+	n := start(t, plugin.Options{})
+	config := n.probe("", "exit", "3")
+	once := func() {
+		task := n.Task(t, config)
+		if exit := task.Run(t); exit.ExitCode != 3 {
+			t.Fatalf("ended with %+v: %s", exit, task.Stderr())
+		}
+		n.Remove(t, task)
+	}
+	once() // what is made once for each node is there now
+	before := counts(t, n)
+	for range thousand {
+		once()
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		after := counts(t, n)
+		if maps.Equal(before, after) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %d tasks (-before +after):\n%s", thousand, cmp.Diff(before, after))
+		}
+	}
+}
+
+// counts counts what starts can leave: of the machine what bears the node's name, of the plugin what it holds.
+func counts(t *testing.T, n node) map[string]int {
+	t.Helper()
+	got := map[string]int{
+		"shims":                len(plugin.Processes(n.Shim())),
+		"files of the plugin":  entries(filepath.Join("/proc", strconv.Itoa(n.PID()), "fd")),
+		"state directories":    entries(filepath.Join(n.Dir, "state/tasks")),
+		"ids in use":           entries(filepath.Join(n.Dir, "state/ranges")),
+		"leases":               entries(filepath.Join(n.Dir, "images/leases")),
+		"unfinished transfers": tree(filepath.Join(n.Dir, "images/staging")),
+		"cgroups":              0,
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got["mounts"] = strings.Count(string(mounts), n.Dir)
+	parents, err := filepath.Glob("/sys/fs/cgroup/*/nomad*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, parent := range append(parents, "/sys/fs/cgroup/nomad.slice") {
+		got["cgroups"] += tree(parent)
+	}
+	return got
+}
+
+// entries counts a directory's entries; none when it is not there.
+func entries(dir string) int {
+	list, _ := os.ReadDir(dir)
+	return len(list)
+}
+
+// tree counts the directories below one; none when it is not there.
+func tree(dir string) int {
+	count := 0
+	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			count++
+		}
+		return nil
+	})
+	if err != nil {
+		panic(fmt.Sprintf("a walk that returns no errors returned %v", err))
+	}
+	return count
+}
