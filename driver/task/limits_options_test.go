@@ -80,19 +80,23 @@ func TestApplyLimit(t *testing.T) {
 			}
 		})
 	}
-	t.Run("counts the quota in the job's period", func(t *testing.T) {
-		grant := Resources{CPUFraction: 0.25}
-		f := facts{req: Request{Resources: grant, Wish: Wish{Limit: LimitWish{CPUPeriod: 20000}}}, cpus: 4}
-		for _, hard := range []bool{true, false} {
-			c := driver.Container{Limits: limits(grant, 0, hard, 4)}
-			if err := f.applyLimit(&c); err != nil {
-				t.Fatal(err)
-			}
-			if want := map[bool]int64{true: 20000}[hard]; c.Limits.CPUQuota != want || int64(c.Limits.CPUPeriod) != want {
-				t.Errorf("hard limit %t: quota %d in %d", hard, c.Limits.CPUQuota, c.Limits.CPUPeriod)
-			}
+}
+
+func TestApplyLimit_countsTheQuotaInTheJobsPeriod(t *testing.T) {
+	grant := Resources{CPUFraction: 0.25}
+	f := facts{req: Request{Resources: grant, Wish: Wish{Limit: LimitWish{CPUPeriod: 20000}}}, cpus: 4}
+	for _, hard := range []bool{true, false} {
+		c := driver.Container{Limits: limits(grant, 0, hard, 4)}
+		if err := f.applyLimit(&c); err != nil {
+			t.Fatal(err)
 		}
-	})
+		if want := map[bool]int64{true: 20000}[hard]; c.Limits.CPUQuota != want || int64(c.Limits.CPUPeriod) != want {
+			t.Errorf("hard limit %t: quota %d in %d", hard, c.Limits.CPUQuota, c.Limits.CPUPeriod)
+		}
+	}
+}
+
+func TestApplyLimit_refuses(t *testing.T) {
 	for _, row := range []struct {
 		promise string
 		wish    LimitWish

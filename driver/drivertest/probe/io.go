@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"strconv"
@@ -36,7 +37,7 @@ func stdin([]string) error {
 	for {
 		n, err := unix.Poll(fds, 200)
 		switch {
-		case err == unix.EINTR: //nolint:errorlint // an errno
+		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
 			return err

@@ -41,11 +41,14 @@ func (t *tending) begun() error {
 		return nil
 	}
 	told, err := t.next()
-	switch {
-	case err != nil || told.Kind == wordBegun: // a process 1 that is no more has a status that tells
+	if err != nil {
+		return nil //nolint:nilerr // a process 1 that is no more has a status that tells
+	}
+	switch told.Kind {
+	case wordBegun:
 		return nil
-	case told.Kind == wordFailed:
-		return unix.Errno(told.Value)
+	case wordFailed:
+		return unix.Errno(told.Value) //nolint:gosec // an error number
 	}
 	return fmt.Errorf("process 1 told %d, which is nothing", told.Kind)
 }
