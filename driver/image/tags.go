@@ -54,11 +54,7 @@ func (p *pull) recall(auth *Auth) *resolved {
 	if p.request.Force {
 		return nil
 	}
-	var record tagRecord
-	raw, err := os.ReadFile(p.tagPath(auth))
-	if err != nil || json.Unmarshal(raw, &record) != nil {
-		return nil
-	}
+	record := readTag(p.tagPath(auth))
 	digest, err := v1.NewHash(record.Digest)
 	if err == nil {
 		found, err := p.store.local(digest, p.platform)
@@ -67,6 +63,15 @@ func (p *pull) recall(auth *Auth) *resolved {
 		}
 	}
 	return nil // what cannot be used is not known
+}
+
+// readTag returns what a record says, or nothing.
+func readTag(path string) tagRecord {
+	var record tagRecord
+	if raw, err := os.ReadFile(path); err != nil || json.Unmarshal(raw, &record) != nil {
+		return tagRecord{}
+	}
+	return record
 }
 
 // local describes an image whose manifest is here.
