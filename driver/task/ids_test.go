@@ -97,6 +97,11 @@ func TestIDPool_afterAChangeOfIDs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	allFree(t, pool)
+}
+
+func allFree(t *testing.T, pool *idPool) {
+	t.Helper()
 	if taken, _, err := pool.list("x"); err != nil || len(taken) > 0 {
 		t.Errorf("slots %v are taken for ever, %v", taken, err)
 	}
