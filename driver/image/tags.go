@@ -34,7 +34,8 @@ func (p *pull) tagPath(auth *Auth) string {
 
 // remember notes what a tag means, once all of it is here.
 func (p *pull) remember(found *resolved, auth *Auth) error {
-	if _, pinned := p.ref.(name.Digest); pinned || found.unconfirmed != nil {
+	_, pinned := p.ref.(name.Digest)
+	if confirmed := found.unconfirmed == nil; pinned || !confirmed {
 		return nil
 	}
 	raw, err := json.Marshal(tagRecord{Ref: p.ref.Name(), Digest: found.digest.String()})
