@@ -47,6 +47,12 @@ const (
 // is left on the machine. Images are kept on a file system of imageMB. The options are those of the plugin and the agent.
 func startDriverNode(t *testing.T, imageMB int, options string, agentOptions ...string) *driverNode {
 	t.Helper()
+	return startDriverNodeWith(t, imageMB, nil, options, agentOptions...)
+}
+
+// startDriverNodeWith is startDriverNode on a node that has other plugins, too.
+func startDriverNodeWith(t *testing.T, imageMB int, plugins []string, options string, agentOptions ...string) *driverNode {
+	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} { // a container's root must be able to walk through
 		if err := os.Chmod(d, 0o711); err != nil {
@@ -56,6 +62,11 @@ func startDriverNode(t *testing.T, imageMB int, options string, agentOptions ...
 	n := &driverNode{dir: dir, plugin: filepath.Join(dir, "plugins", pluginName), shim: filepath.Join(dir, "plugins", "drover-shim")}
 	n.registry = drivertest.Serve(t)
 	n.build(t)
+	for _, plugin := range plugins {
+		if err := os.Rename(plugin, filepath.Join(filepath.Dir(n.plugin), filepath.Base(plugin))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n.mountImages(t, imageMB)
 	writeNetwork(t, filepath.Join(dir, "agent", "cni"))
 	var err error

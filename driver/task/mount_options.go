@@ -32,15 +32,15 @@ func ParseHostPath(entry string) HostPath {
 	return HostPath{Dir: entry}
 }
 
-// hostPath returns the innermost permitted directory that a path is below.
-func (c StorageConfig) hostPath(name string) (HostPath, bool) {
+// hostPath returns the innermost permitted directory that a path is below, and nothing when there is none.
+func (c StorageConfig) hostPath(name string) HostPath {
 	var found HostPath
 	for _, allowed := range c.HostPaths {
 		if isBelow(allowed.Dir, name) && len(allowed.Dir) > len(found.Dir) {
 			found = allowed
 		}
 	}
-	return found, found.Dir != ""
+	return found
 }
 
 func isBelow(dir, name string) bool {
@@ -248,7 +248,7 @@ func (m MountWish) validateHostPath(node Config) error {
 	if err := node.allowsPath(m.Field, m.Source); err != nil {
 		return err
 	}
-	allowed, _ := node.Storage.hostPath(m.Source)
+	allowed := node.Storage.hostPath(m.Source)
 	switch {
 	case allowed.ReadOnly && !m.ReadOnly:
 		return fmt.Errorf("%s at %s: this node's operator allows %s read-only; add readonly", m.Field, m.Target, allowed.Dir)
@@ -276,7 +276,7 @@ func (f facts) mount(m MountWish) driver.Mount {
 	}
 	mount := driver.Mount{Target: m.Target, ReadOnly: m.ReadOnly, IDMapped: true, Recursive: true}
 	if filepath.IsAbs(m.Source) {
-		allowed, _ := f.node.Storage.hostPath(m.Source)
+		allowed := f.node.Storage.hostPath(m.Source)
 		mount.Base, mount.Source = allowed.Dir, m.Source
 		mount.Propagation = propagation(m.Propagation)
 		return mount

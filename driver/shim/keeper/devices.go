@@ -106,6 +106,6 @@ func lookUpNode(d driver.Device) (bundle.Device, error) {
 	default:
 		return node, fmt.Errorf("device: %s is no device", d.Source)
 	}
-	node.Major, node.Minor = int64(unix.Major(stat.Rdev)), int64(unix.Minor(stat.Rdev)) //nolint:unconvert // narrower on some architectures
+	node.Major, node.Minor = int64(unix.Major(stat.Rdev)), int64(unix.Minor(stat.Rdev))
 	return node, nil
 }

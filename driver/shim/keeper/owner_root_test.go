@@ -4,6 +4,7 @@ package keeper_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -50,8 +51,13 @@ func digest(t *testing.T, dir string) string {
 		if err != nil {
 			return err
 		}
-		stat := info.Sys().(*syscall.Stat_t)
-		fmt.Fprintln(sum, path, info.Mode(), info.Size(), stat.Uid, stat.Gid, stat.Ino)
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return errors.New("no stat here")
+		}
+		if _, err := fmt.Fprintln(sum, path, info.Mode(), info.Size(), stat.Uid, stat.Gid, stat.Ino); err != nil {
+			return err
+		}
 		if info.Mode().IsRegular() {
 			text, err := os.ReadFile(path)
 			sum.Write(text)
@@ -101,7 +107,7 @@ func TestOwner(t *testing.T) {
 		if strings.Contains(out, "gone") || user.name == "vcap" && !strings.Contains(out, " 0 0 /app/own") {
 			t.Errorf("%s sees\n%s", user.name, out)
 		}
-		if _, err := os.Lstat(filepath.Join(b.dir, "owner")); !os.IsNotExist(err) {
+		if _, err := os.Lstat(filepath.Join(b.dir, "owner")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the look at the image has left something: %v", err)
 		}
 	}
