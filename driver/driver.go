@@ -96,7 +96,7 @@ type Limits struct {
 	// CPUQuota and CPUPeriod are microseconds.
 	CPUQuota  int64  `json:"cpu_quota,omitempty"`
 	CPUPeriod uint64 `json:"cpu_period,omitempty"`
-	// CPUSet is a list such as "0-2,5".
+	// CPUSet is a list such as "0-2,5"; with a CpusetCgroup, that of the cores which are reserved for the task.
 	CPUSet string `json:"cpu_set,omitempty"`
 	PIDs   int64  `json:"pids"`
 	// NoFile is the default limit of open files of each process.

@@ -160,6 +160,15 @@ func AddPID(dir string, pid int) error {
 	return nil
 }
 
+// SetCPUs says which processors the members of a cpuset cgroup may use. Nomad leaves that of a task with reserved cores to
+// its driver, and until it is said the kernel takes no member.
+func SetCPUs(dir, list string) error {
+	if err := os.WriteFile(filepath.Join(dir, "cpuset.cpus"), []byte(list), 0o600); err != nil {
+		return fmt.Errorf("give cores %s to the task: %w", list, err)
+	}
+	return nil
+}
+
 // PIDs lists the processes in the group and the groups below it, in no order.
 func (g Group) PIDs() ([]int, error) {
 	found := map[int]bool{}

@@ -45,10 +45,7 @@ func limits(r Resources, pids int64, cpuHardLimit bool, cpus int) driver.Limits 
 		l.CPUPeriod = quotaPeriod
 		l.CPUQuota = cpuQuota(r.CPUFraction, quotaPeriod, cpus)
 	}
-	// On v1 Nomad's own cpuset cgroup, which processes are moved to, says which cores.
-	if r.Cores != "" && !strings.HasPrefix(r.CpusetCgroup, cpusetMount) {
-		l.CPUSet = r.Cores
-	}
+	l.CPUSet = r.Cores
 	return l
 }
 

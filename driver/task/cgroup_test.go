@@ -47,7 +47,8 @@ func TestLimits(t *testing.T) {
 			with(func(l *driver.Limits) { l.CPUPeriod, l.CPUQuota = 100000, 100000 })},
 		{"pins cores on cgroup v2", Resources{MemoryMB: 64, CPUShares: 500, Cores: "0-1", CpusetCgroup: "/sys/fs/cgroup/nomad.slice/reserve.slice/x.scope"}, false,
 			with(func(l *driver.Limits) { l.CPUSet = "0-1" })},
-		{"leaves cores to Nomad's cpuset on cgroup v1", Resources{MemoryMB: 64, CPUShares: 500, Cores: "0-1", CpusetCgroup: "/sys/fs/cgroup/cpuset/nomad/reserve/x"}, false, base},
+		{"pins cores in Nomad's cpuset on cgroup v1", Resources{MemoryMB: 64, CPUShares: 500, Cores: "0-1", CpusetCgroup: "/sys/fs/cgroup/cpuset/nomad/reserve/x"}, false,
+			with(func(l *driver.Limits) { l.CPUSet = "0-1" })},
 	} {
 		t.Run(row.promise, func(t *testing.T) {
 			if diff := cmp.Diff(row.want, limits(row.grant, 9, row.hard, 4)); diff != "" {

@@ -73,6 +73,11 @@ func (k *keeper) detach() error {
 	if err := k.killAll(); err != nil { // what an earlier start may have left
 		return fmt.Errorf("clean the task's cgroup: %w", err)
 	}
+	if k.wish.CpusetCgroup != "" && k.wish.Limits.CPUSet != "" {
+		if err := cgroup.SetCPUs(k.wish.CpusetCgroup, k.wish.Limits.CPUSet); err != nil {
+			return err
+		}
+	}
 	k.host, err = lookAtHost()
 	return err
 }
