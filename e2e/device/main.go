@@ -20,6 +20,8 @@ func main() { plugins.Serve(func(log.Logger) any { return given{} }) }
 
 type given struct{}
 
+var _ device.DevicePlugin = given{}
+
 func (given) PluginInfo() (*base.PluginInfoResponse, error) {
 	return &base.PluginInfoResponse{
 		Type: base.PluginTypeDevice, PluginApiVersions: []string{device.ApiVersion010}, PluginVersion: "v0.1.0", Name: "drover-test-device",
