@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -102,4 +103,39 @@ func Processes(exe string) []int {
 		}
 	}
 	return pids
+}
+
+// Reserve gives the task processors of its own, as Nomad does for resources.cores. The task is not to be started yet.
+func (t *Task) Reserve(tb testing.TB, list string) {
+	tb.Helper()
+	name := t.Config.AllocID + "." + t.Config.Name
+	linux := t.Config.Resources.LinuxResources
+	linux.CpusetCpus = list
+	var err error
+	if _, v2 := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); v2 == nil {
+		linux.CpusetCgroupPath = filepath.Join(cgroupRoot, "nomad.slice/reserve.slice", name+".scope")
+		err = makeSlices(linux.CpusetCgroupPath)
+	} else {
+		linux.CpusetCgroupPath = filepath.Join(cgroupRoot, "cpuset/nomad/reserve", name)
+		err = reserveV1(linux.CpusetCgroupPath, list)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	t.cgroups = append(t.cgroups, linux.CpusetCgroupPath)
+}
+
+func reserveV1(dir, list string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		if err := inherit(filepath.Dir(dir), file); err != nil {
+			return err
+		}
+	}
+	if err := inherit(dir, "cpuset.mems"); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "cpuset.cpus"), []byte(list), 0o644)
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hcldec"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/nomad/helper/pluginutils/hclspecutils"
+	"github.com/hashicorp/nomad/helper/pluginutils/hclutils"
+	"github.com/hashicorp/nomad/jobspec2"
 	"github.com/hashicorp/nomad/nomad/structs"
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
@@ -76,13 +78,30 @@ func (n *Node) Task(t *testing.T, config string, change ...func(*drivers.TaskCon
 
 // SetConfig puts a config block, given in HCL, in the place of the task's own.
 func (t *Task) SetConfig(body string) error {
+	job, err := jobspec2.Parse("task.hcl", strings.NewReader(
+		"job \"job\" {\n group \"group\" {\n task \"main\" {\n driver = \"drover\"\n config {\n"+body+"\n}\n}\n}\n}"))
+	if err != nil {
+		return err
+	}
+	return t.SetConfigMap(job.TaskGroups[0].Tasks[0].Config)
+}
+
+// SetConfigMap puts a config block in the place of the task's own, given as a jobspec in JSON has it.
+func (t *Task) SetConfigMap(config map[string]any) error {
 	spec, err := t.node.TaskConfigSchema()
 	if err != nil {
 		return err
 	}
-	value, err := decode(spec, body)
-	if err != nil {
+	decoder, diags := hclspecutils.Convert(spec)
+	if diags.HasErrors() {
+		return diags
+	}
+	value, diags, errs := hclutils.ParseHclInterface(config, decoder, nil)
+	if err := errors.Join(errs...); err != nil {
 		return err
+	}
+	if diags.HasErrors() {
+		return diags
 	}
 	return t.Config.EncodeDriverConfig(value)
 }
