@@ -78,12 +78,21 @@ func (n *Node) Task(t *testing.T, config string, change ...func(*drivers.TaskCon
 
 // SetConfig puts a config block, given in HCL, in the place of the task's own.
 func (t *Task) SetConfig(body string) error {
-	job, err := jobspec2.Parse("task.hcl", strings.NewReader(
-		"job \"job\" {\n group \"group\" {\n task \"main\" {\n driver = \"drover\"\n config {\n"+body+"\n}\n}\n}\n}"))
+	config, err := ConfigMap(body)
 	if err != nil {
 		return err
 	}
-	return t.SetConfigMap(job.TaskGroups[0].Tasks[0].Config)
+	return t.SetConfigMap(config)
+}
+
+// ConfigMap reads a config block as Nomad reads it in a jobspec.
+func ConfigMap(body string) (map[string]any, error) {
+	job, err := jobspec2.Parse("task.hcl", strings.NewReader(
+		"job \"job\" {\n group \"group\" {\n task \"main\" {\n driver = \"drover\"\n config {\n"+body+"\n}\n}\n}\n}"))
+	if err != nil {
+		return nil, err
+	}
+	return job.TaskGroups[0].Tasks[0].Config, nil
 }
 
 // SetConfigMap puts a config block in the place of the task's own, given as a jobspec in JSON has it.
