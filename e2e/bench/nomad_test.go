@@ -24,9 +24,16 @@ const (
 	manyAllocs  = 20
 )
 
-// BenchmarkNomadStart measures what Nomad says of a task: from Received to Started, in one agent, the image cached.
-// exec's chroot holds the one program only; by default it would link half of the host.
-func BenchmarkNomadStart(b *testing.B) {
+// node is an agent with all drivers, and the same image and program for each of them.
+type node struct {
+	cluster *agent.Cluster
+	drivers []string
+	config  func(driverName string, args ...string) map[string]any
+}
+
+// startNode starts an agent. exec's chroot holds the one program only; by default it would link half of the host.
+func startNode(b *testing.B) node {
+	b.Helper()
 	dir := openDir(b)
 	plugins := filepath.Join(dir, "plugins")
 	if err := os.Mkdir(plugins, 0o755); err != nil {
@@ -69,50 +76,61 @@ func BenchmarkNomadStart(b *testing.B) {
 			"raw_exec": {"command": probe, "args": args},
 		}[name]
 	}
+	return node{cluster, names, config}
+}
+
+// BenchmarkNomadStart measures what Nomad says of a task: from Received to Started, in one agent, the image cached.
+func BenchmarkNomadStart(b *testing.B) {
+	n := startNode(b)
 	all := map[string]samples{}
 	for round := range nomadRounds {
-		for _, name := range names {
-			for n := range nomadEach {
-				took := runJob(b, cluster, fmt.Sprintf("%s-%d-%d", name, round, n), name, config(name, "exit", "0"), 1, startTime)
+		for _, name := range n.drivers {
+			for i := range nomadEach {
+				took := n.runJob(b, fmt.Sprintf("%s-%d-%d", name, round, i), name, []string{"exit", "0"}, 1, startTime)
 				if round > 0 { // the first round warms the caches
 					all[name] = append(all[name], took...)
 				}
 			}
 		}
 	}
-	report(b, "one", "nomad-start: Received to Started, one task at a time", names, all)
-	compare(b, names, all)
+	report(b, "one", "nomad-start: Received to Started, one task at a time", n.drivers, all)
+	compare(b, n.drivers, all)
 	many := map[string]samples{}
-	for _, name := range names {
+	for _, name := range n.drivers {
 		began := time.Now()
-		runJob(b, cluster, name+"-many", name, config(name, "exit", "0"), manyAllocs, startTime)
+		n.runJob(b, name+"-many", name, []string{"exit", "0"}, manyAllocs, startTime)
 		many[name] = samples{time.Since(began)}
 	}
-	report(b, "many", fmt.Sprintf("nomad-start: %d allocations of one job, registered to all ended", manyAllocs), names, many)
-	compare(b, names, many)
+	report(b, "many", fmt.Sprintf("nomad-start: %d allocations of one job, registered to all ended", manyAllocs), n.drivers, many)
+	compare(b, n.drivers, many)
+}
+
+// BenchmarkNomadLog: 50 MiB in lines of 64 bytes, from a task through Nomad's log collector to files.
+func BenchmarkNomadLog(b *testing.B) {
+	n := startNode(b)
 	logs := map[string]samples{}
 	for round := range 4 {
-		for _, name := range names {
-			took := runJob(b, cluster, fmt.Sprintf("%s-log-%d", name, round), name, config(name, "flood", strconv.Itoa(50<<20)), 1, runTime)
+		for _, name := range n.drivers {
+			took := n.runJob(b, fmt.Sprintf("%s-log-%d", name, round), name, []string{"flood", strconv.Itoa(50 << 20)}, 1, runTime)
 			if round > 0 {
 				logs[name] = append(logs[name], took...)
 			}
 		}
 	}
-	report(b, "log", "log-pipe: a task writes 50 MiB to its standard output, Started to Terminated", names, logs)
-	compare(b, names, logs)
+	report(b, "log", "log-pipe: a task writes 50 MiB to its standard output, Started to Terminated", n.drivers, logs)
+	compare(b, n.drivers, logs)
 }
 
 // runJob runs a batch job to its end and returns what is measured of each of its tasks.
-func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config map[string]any, count int, measure func(*nomad.TaskState) time.Duration) samples {
+func (n node) runJob(b *testing.B, id, driverName string, args []string, count int, measure func(*nomad.TaskState) time.Duration) samples {
 	b.Helper()
-	task := nomad.NewTask("main", driverName).Require(&nomad.Resources{CPU: new(20), MemoryMB: new(32)})
-	task.Config = config
-	task.LogConfig = &nomad.LogConfig{MaxFiles: new(1), MaxFileSizeMB: new(1)}
+	task := nomad.NewTask("main", driverName).Require(&nomad.Resources{CPU: new(50), MemoryMB: new(32)})
+	task.Config = n.config(driverName, args...)
+	task.LogConfig = &nomad.LogConfig{MaxFiles: new(2), MaxFileSizeMB: new(30)}
 	group := nomad.NewTaskGroup("g", count).AddTask(task)
-	group.EphemeralDisk = &nomad.EphemeralDisk{SizeMB: new(10)}
+	group.EphemeralDisk = &nomad.EphemeralDisk{SizeMB: new(70)}
 	job := nomad.NewBatchJob(id, id, "global", 50).AddTaskGroup(group)
-	if _, _, err := cluster.Nomad.Jobs().Register(job, nil); err != nil {
+	if _, _, err := n.cluster.Nomad.Jobs().Register(job, nil); err != nil {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
@@ -120,13 +138,13 @@ func runJob(b *testing.B, cluster *agent.Cluster, id, driverName string, config 
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		allocs, _, err := cluster.Nomad.Jobs().Allocations(id, true, nil)
+		allocs, _, err := n.cluster.Nomad.Jobs().Allocations(id, true, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		took := ended(b, allocs, measure)
 		if len(took) == count {
-			if _, _, err := cluster.Nomad.Jobs().Deregister(id, true, nil); err != nil {
+			if _, _, err := n.cluster.Nomad.Jobs().Deregister(id, true, nil); err != nil {
 				b.Fatal(err)
 			}
 			return took

@@ -18,7 +18,7 @@ import (
 // task waits in its next line, for ever; so a log that stays full without a reader is emptied until it has one again.
 // A reader that is only slow, or stopped, is left alone: not a byte is taken from it.
 type watch struct {
-	reader, writer *os.File
+	reader, writer *os.File // of logs
 	patience       time.Duration
 	stop, done     chan struct{}
 }
@@ -30,11 +30,7 @@ func (l *logs) watch() error {
 		if i < 0 { // /dev/null is never full
 			continue
 		}
-		writer, err := reopen(log, unix.O_WRONLY|unix.O_NONBLOCK)
-		if err != nil {
-			return err
-		}
-		w := &watch{reader: l.readers[i], writer: writer, patience: l.patience, stop: make(chan struct{}), done: make(chan struct{})}
+		w := &watch{reader: l.readers[i], writer: log, patience: l.patience, stop: make(chan struct{}), done: make(chan struct{})}
 		l.watches = append(l.watches, w)
 		go w.run()
 	}
@@ -44,7 +40,6 @@ func (l *logs) watch() error {
 func (w *watch) end() {
 	close(w.stop)
 	<-w.done
-	_ = w.writer.Close()
 }
 
 // run looks once in a while. A log that was full twice, with the same number of bytes, has not been read from.
@@ -82,6 +77,11 @@ func (w *watch) fullWith() int {
 
 // drain reads the log and throws it away until somebody opens it.
 func (w *watch) drain() {
+	reader, err := reopen(w.reader, unix.O_RDONLY|unix.O_NONBLOCK) // before opens are watched
+	if err != nil {
+		return
+	}
+	defer func() { _ = reader.Close() }()
 	opened, err := watchOpens(w.reader)
 	if err != nil {
 		return
@@ -96,12 +96,17 @@ func (w *watch) drain() {
 		if !ready(w.reader, unix.POLLIN, time.Second) || ready(opened, unix.POLLIN, 0) {
 			continue
 		}
-		if n, err := unix.Read(int(w.reader.Fd()), buffer); err == nil {
+		if n, err := unix.Read(int(reader.Fd()), buffer); err == nil {
 			lost += int64(n)
 		}
 	}
-	_ = w.writer.SetWriteDeadline(time.Now().Add(lineWait))
-	_, _ = w.writer.WriteString(lostText(lost))
+	writer, err := reopen(w.writer, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return
+	}
+	defer func() { _ = writer.Close() }()
+	_ = writer.SetWriteDeadline(time.Now().Add(lineWait))
+	_, _ = writer.WriteString(lostText(lost))
 }
 
 func (w *watch) stopped() bool {

@@ -25,7 +25,7 @@ const lineWait = 2 * time.Second
 type logs struct {
 	stdout, stderr *os.File
 	readers        []*os.File
-	lines          *os.File // a writing end that does not block, for lines of our own
+	lines          *os.File // the log itself, for lines of our own
 
 	patience time.Duration
 	budget   *budget // of a task with a limit
@@ -43,7 +43,7 @@ func openLogs(c driver.Container) (*logs, error) {
 		l.stderr, err = l.open(c.Stderr, c.IDs)
 	}
 	if err == nil {
-		l.lines, err = reopen(l.stdout, unix.O_WRONLY|unix.O_NONBLOCK)
+		l.lines, err = reopen(l.stdout, unix.O_WRONLY)
 	}
 	switch {
 	case err != nil:
@@ -68,13 +68,6 @@ func (l *logs) open(path string, ids driver.IDRange) (*os.File, error) {
 		return nil, err
 	}
 	l.readers = append(l.readers, reader)
-	var stat unix.Stat_t
-	if err := unix.Fstat(int(reader.Fd()), &stat); err != nil {
-		return nil, fmt.Errorf("look at %s: %w", path, err)
-	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return nil, fmt.Errorf("%s is no fifo", path)
-	}
 	if err := own(reader, ids); err != nil {
 		return nil, err
 	}
@@ -94,11 +87,31 @@ func own(file *os.File, ids driver.IDRange) error {
 	return nil
 }
 
-// openBelow opens a fifo for reading. The container can write to the directory that holds its log directory, so its
+// openBelow opens a fifo for reading, in a way that Go's poller does not know of: it would be woken by every line that a
+// task prints, and the task would wait for it. The container can write to the directory that holds its log directory, so its
 // last three elements are not to be links.
 func openBelow(path string) (*os.File, error) {
 	base := filepath.Dir(filepath.Dir(filepath.Dir(path)))
-	return openBeneath(base, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	file, err := openBeneath(base, path, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
+		return nil, fmt.Errorf("look at %s: %w", path, err)
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, fmt.Errorf("%s is no fifo", path)
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(file.Fd())), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // reopen opens the same file again, with other flags and an open file description of its own. Go's poller is kept out
@@ -113,8 +126,13 @@ func reopen(file *os.File, flags int) (*os.File, error) {
 
 // line writes a line of our own into the task's log; when nobody reads, it is dropped after a while.
 func (l *logs) line(text string) {
-	_ = l.lines.SetWriteDeadline(time.Now().Add(lineWait))
-	_, _ = l.lines.WriteString(text + "\n")
+	log, err := reopen(l.lines, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return
+	}
+	defer func() { _ = log.Close() }()
+	_ = log.SetWriteDeadline(time.Now().Add(lineWait))
+	_, _ = log.WriteString(text + "\n")
 }
 
 func (l *logs) close() {
