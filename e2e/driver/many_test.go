@@ -3,6 +3,7 @@
 package driver_test
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -13,16 +14,25 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"drover/e2e/plugin"
 )
 
-// thousand is how many tasks TestStart_aThousandTimes runs, one after the other.
-const thousand = 1000
+// starts is how many tasks TestStart_aThousandTimes runs, one after the other. An emulated machine asks for fewer.
+func starts(t *testing.T) int {
+	t.Helper()
+	text := cmp.Or(os.Getenv("DROVER_STARTS"), "1000")
+	count, err := strconv.Atoi(text)
+	if err != nil || count < 1 {
+		t.Fatalf("DROVER_STARTS is %q, want a number of tasks", text)
+	}
+	return count
+}
 
 // TestStart_aThousandTimes wants the machine to be as it was, after many tasks.
 func TestStart_aThousandTimes(t *testing.T) {
+	count := starts(t)
 	n := start(t, plugin.Options{})
 	config := n.probe("", "exit", "3")
 	once := func() {
@@ -34,7 +44,7 @@ func TestStart_aThousandTimes(t *testing.T) {
 	}
 	once() // what is made once for each node is there now
 	before := counts(t, n)
-	for range thousand {
+	for range count {
 		once()
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
@@ -43,7 +53,7 @@ func TestStart_aThousandTimes(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %d tasks (-before +after):\n%s", thousand, cmp.Diff(before, after))
+			t.Fatalf("after %d tasks (-before +after):\n%s", count, gocmp.Diff(before, after))
 		}
 	}
 }

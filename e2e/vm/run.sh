@@ -1,12 +1,18 @@
 #!/bin/bash
 # Runs the driver's tests in a virtual machine that has cgroup v2 alone, whatever this machine has.
 #
-#   make vm                                    the root tests of driver/..., and the driver's e2e tests
-#   e2e/vm/run.sh driver/shim/keeper           the root tests of some packages
-#   e2e/vm/run.sh e2e:'^TestDriver$'           some e2e tests
+#   make test-vm                                  everything, and its result into RESULTS.md
+#   e2e/vm/run.sh driver/shim/keeper              the root tests of some packages
+#   e2e/vm/run.sh e2e:'^TestDriver$' e2e/driver   some tests that need agents, or the real plugin
+#   e2e/vm/run.sh --record e2e/driver             the same, and its result into RESULTS.md
+#
+# Everything is what `make root` and `make e2e` run for the driver: the packages below driver/ that have root tests, the
+# tests of the plugin in real agents, the conformance list against the real plugin, Nomad's own suite. A part that fails
+# does not keep the next from running; each has $DROVER_PART_SECONDS (an hour). $DROVER_STARTS tasks, 100, stand for the
+# thousand that are started in a row elsewhere.
 #
 # Needs root (for debootstrap), and the packages debootstrap, e2fsprogs, qemu-system-x86. Without KVM the machine is
-# emulated and slow: a quarter of an hour for everything, and tests whose deadlines are tight may fail on a busy host. Debian's
+# emulated and slow: most of an hour for everything, and tests whose deadlines are tight may fail on a busy host. Debian's
 # root file system and kernel are kept in the cache (~/.cache/drover/vm-…); remove that to get newer ones. The machine has
 # no network and leaves nothing behind. It runs binaries that are built here: where tests build programs, a script in
 # the place of `go` hands them over.
@@ -15,10 +21,28 @@ cd "$(dirname "$0")/../.."
 
 SUITE=trixie # its kernel maps ids on tmpfs (6.3) and does not tell exit statuses by pidfd (6.15): our fallback is tested
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/drover
-INCLUDE=linux-image-cloud-amd64,iproute2,iptables,nftables,kmod,procps,ca-certificates,containernetworking-plugins,e2fsprogs,xfsprogs,apparmor
+INCLUDE=linux-image-cloud-amd64,iproute2,iptables,nftables,kmod,procps,ca-certificates,containernetworking-plugins,e2fsprogs,xfsprogs,apparmor,busybox-static
 VM=$CACHE/vm-$(sha256sum <<<"$SUITE $INCLUDE" | head -c 8)
-ROOT_PACKAGES="driver/cgroup driver/quota driver/rootfs driver/unpack driver/image driver/shim driver/shim/keeper"
-[ $# -gt 0 ] || set -- $ROOT_PACKAGES 'e2e:^TestDriver'
+RESULTS=e2e/vm/RESULTS.md
+STATIC=osusergo,netgo,static_build # libseccomp and libc are the host's
+
+# Every package below driver/ with root tests, and two that look at what only this machine has.
+everything() {
+	{
+		echo driver/apparmor
+		echo driver/probe
+		grep -rlE '^//go:build .*\broot\b' --include='*_test.go' driver | xargs -n1 dirname
+	} | sort -u
+	printf '%s\n' 'e2e:^TestDriver|^TestPlugin' e2e/driver e2e/conformance
+}
+
+record= all=
+[ "${1:-}" != --record ] || { record=yes; shift; }
+if [ $# = 0 ]; then
+	all=yes
+	mapfile -t parts < <(everything)
+	set -- "${parts[@]}"
+fi
 
 for program in debootstrap mke2fs qemu-system-x86_64; do
 	PATH=$PATH:/sbin:/usr/sbin command -v $program >/dev/null || {
@@ -51,72 +75,102 @@ image() {
 	mke2fs -q -t ext4 -d "$1" "$3"
 }
 
+# programs SOURCE INTO LDFLAGS builds plugin and shim of a source tree.
+programs() {
+	mkdir -p "$2"
+	(cd "$1" && CGO_ENABLED=0 go build -trimpath -ldflags "$3" -o "$2/" ./cmd/nomad-driver-drover &&
+		CGO_ENABLED=1 go build -trimpath -tags "seccomp,$STATIC" -ldflags "$3 -linkmode external -extldflags -static" -o "$2/" ./cmd/drover-shim)
+}
+
+# compile DIRECTORY FILE compiles a package's tests, the way they are run elsewhere.
+compile() {
+	case $1 in
+	e2e/conformance) (cd "$1" && go test -c -tags e2e -o "$2" .) ;; # a module of its own
+	e2e*) go test -c -tags e2e -o "$2" "./$1" ;;
+	*) go test -c -tags "root,seccomp,$STATIC" -ldflags '-linkmode external -extldflags -static' -o "$2" "./$1" ;;
+	esac
+}
+
 # What the machine is given: test binaries beside their testdata, the programs that tests build, Nomad.
 payload() {
-	local w=$work/w what dir
+	local w=$work/w part dir run
 	mkdir -p "$w/bin" "$w/path" "$w/cache/drover/bin"
-	for what in "$@"; do
-		dir=${what%%:*}
+	for part in "$@"; do
+		dir=${part%%:*} run=.
+		[ "$dir" = "$part" ] || run=${part#*:}
 		mkdir -p "$w/$dir"
-		go test -c -tags "$([ "$dir" = e2e ] && echo e2e || echo root)" -o "$w/$dir/tests" "./$dir"
+		[ -e "$w/$dir/tests" ] || compile "$dir" "$w/$dir/tests"
 		[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$w/$dir/"
-		[ "$dir" != e2e ] || cp -r jobs "$CACHE"/bin/nomad-* "$w/"
-		printf '%s %s\n' "$dir" "$([ "$dir" = "$what" ] && echo . || echo "${what#*:}")" >>"$w/list"
+		printf '%s %s\n' "$dir" "$run" >>"$w/list"
+		[ "$dir" = e2e ] || continue
+		[ -d "$w/jobs" ] || cp -r jobs "$w/"
+		cp -u "$CACHE"/bin/nomad-* "$w/cache/drover/bin/"
+		[[ ! TestDriver_upgrade =~ $run ]] || releases "$w"
 	done
-	mv "$w"/nomad-* "$w/cache/drover/bin/" 2>/dev/null || true
-	CGO_ENABLED=0 go build -trimpath -o "$w/bin/" ./cmd/drover ./cmd/nomad-driver-drover ./cmd/drover-lifecycle ./driver/drivertest/probe
-	CGO_ENABLED=1 go build -trimpath -tags seccomp,osusergo,netgo,static_build \
-		-ldflags '-linkmode external -extldflags -static' -o "$w/bin/" ./cmd/drover-shim
+	CGO_ENABLED=0 go build -trimpath -o "$w/bin/" ./cmd/drover ./cmd/drover-lifecycle ./driver/drivertest/probe
+	go build -tags e2e -o "$w/bin/" ./e2e/device
+	programs . "$w/bin" ""
 	cat >"$w/path/go" <<-'GO'
 		#!/bin/bash
-		package=${!#}
-		while [ $# -gt 0 ]; do [ "$1" != -o ] || target=$2; shift; done
+		# In the place of Go: hands over what was built outside, the version that was asked for.
+		package=${!#} version=
+		while [ $# -gt 0 ]; do
+			case $1 in
+			-o) target=$2 ;;
+			-ldflags) [[ ! $2 =~ driver.Version=([^ ]+) ]] || version=${BASH_REMATCH[1]}/ ;;
+			esac
+			shift
+		done
 		[ ! -d "$target" ] || target+=/${package##*/}
-		mkdir -p "$(dirname "$target")" && exec cp "/w/bin/${package##*/}" "$target"
+		mkdir -p "$(dirname "$target")" && exec cp "/w/bin/$version${package##*/}" "$target"
 	GO
-	chmod +x "$w/path/go"
-	guest >"$w/init"
-	chmod +x "$w/init"
+	printf 'export DROVER_STARTS=%d DROVER_PART_SECONDS=%d\n' "${DROVER_STARTS:-100}" "${DROVER_PART_SECONDS:-3600}" >"$w/environment"
+	cp e2e/vm/guest.sh "$w/init"
+	chmod +x "$w/path/"* "$w/init"
 }
 
-# Process 1 of the machine.
-guest() {
-	cat <<-'INIT'
-		#!/bin/bash
-		export PATH=/w/path:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root XDG_CACHE_HOME=/w/cache
-		ulimit -Hn 524288; ulimit -n 65536
-		mountpoint -q /proc || mount -t proc proc /proc
-		mountpoint -q /sys || mount -t sysfs sysfs /sys
-		mountpoint -q /dev || mount -t devtmpfs dev /dev
-		mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
-		for name in $(cat /sys/fs/cgroup/cgroup.controllers); do echo "+$name" >/sys/fs/cgroup/cgroup.subtree_control; done
-		mkdir -p /dev/pts /dev/shm /dev/mqueue
-		mountpoint -q /dev/pts || mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-		mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security
-		mount -t tmpfs shm /dev/shm; mount -t mqueue mqueue /dev/mqueue; mountpoint -q /run || mount -t tmpfs run /run
-		mount --make-rshared / # as systemd does
-		[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
-		for module in overlay xfs quota_v2 bridge veth loop dummy nft_chain_nat nft_masq xt_comment xt_conntrack xt_MASQUERADE; do modprobe -q $module; done
-		ip link set lo up; ip link add dummy0 type dummy; ip addr add 192.0.2.2/24 dev dummy0; ip link set dummy0 up
-		ip route add default via 192.0.2.1
-		dmesg -n 1
-		echo "vm: Linux $(uname -r), $(stat -fc %T /sys/fs/cgroup)"
-		failed=
-		while read -r dir run; do
-			cd "/w/$dir" || continue
-			echo "vm: $dir $run"
-			./tests -test.run "$run" -test.v -test.timeout 20m </dev/null >/tmp/out 2>&1 || { failed+=" $dir"; grep -vE '^=== |--- PASS' /tmp/out; }
-			echo "vm: $dir: $(grep -c -- '--- PASS' /tmp/out) passed, $(grep -c -- '--- FAIL' /tmp/out) failed"
-		done </w/list
-		left=$(find /sys/fs/cgroup -mindepth 1 -type d | grep -E 'drover-|\.scope'; grep -E 'drover|/task/' /proc/self/mountinfo)
-		[ -z "$left" ] || { echo "vm: left behind:"; echo "$left"; failed+=" leftovers"; }
-		[ -n "$failed" ] && echo "vm: failed:$failed" || echo "vm: ok"
-		sync
-		echo o >/proc/sysrq-trigger
-		sleep 60
-	INIT
+# releases WORK builds what the test of upgrades builds, under the versions that it wants.
+releases() {
+	local first stamp="-X drover/driver.Version=0.0.1"
+	programs . "$1/bin/0.0.1-old" "$stamp-old"
+	first=$(sed -n 's/^const firstRelease = "\(.*\)"/\1/p' e2e/driver_upgrade_test.go)
+	mkdir -p "$work/first"
+	git archive "$first" 2>/dev/null | tar -x -C "$work/first" || return 0 # not in this checkout's history: the test is skipped
+	programs "$work/first" "$1/bin/0.0.1-first" "$stamp-first"
+	printf '#!/bin/bash\n# In the place of Git: the source of the first release, which nobody needs where Go builds nothing.\ntar -c -T /dev/null\n' >"$1/path/git"
 }
 
+# The rows of RESULTS.md for what the console shows. A part of which it shows no end did not end.
+rows() {
+	awk -v commit="$commit" -v date="$(date -u +%F)" -v accel="${accel%%,*}" '
+		/^vm: Linux / { sub(/,/, ""); kernel = $3; cgroup = $4 }
+		/^vm: fails / { fails = fails " " $3 }
+		/ passed, .* failed, .* skipped, .* s$/ {
+			split($0, said, ": "); part = said[2]; n = split(said[3], field, ", ")
+			gsub(/\|/, "\\|", part)
+			printf "| `%s` | %s | %s | %d | %d | %d | %d s | %s | %s, %s, %s |\n", part, field[1] (fails ? ":" fails : ""), commit,
+				field[2], field[3], field[4], field[5], date, kernel, cgroup, accel
+			fails = ""
+		}' "$work/result"
+}
+
+# keep puts rows into RESULTS.md, in the place of those of the same parts; a run of everything replaces all.
+keep() {
+	local row name
+	sed '/^| `/d' "$RESULTS" >"$work/RESULTS.md"
+	{
+		while IFS= read -r row; do
+			name=${row#*\`}
+			[ -n "$all" ] || grep -qF "| \`${name%%\`*}\` |" "$work/rows" || printf '%s\n' "$row"
+		done < <(grep '^| `' "$RESULTS")
+		cat "$work/rows"
+	} | sort >>"$work/RESULTS.md"
+	cp "$work/RESULTS.md" "$RESULTS"
+	echo "vm: written to $RESULTS; commit it"
+}
+
+commit=$(git rev-parse --short=10 HEAD)
+[ -z "$(git status --porcelain -- . ":!$RESULTS")" ] || commit+=" and changes"
 [ -e "$VM/root.img" ] || system
 payload "$@"
 image "$work/w" 3G "$work/w.img"
@@ -124,9 +178,12 @@ image "$work/w" 3G "$work/w.img"
 # its own code are seen half done.
 accel=tcg,thread=single cpu=Nehalem,-cx16
 ! grep -qwE 'vmx|svm' /proc/cpuinfo || [ ! -w /dev/kvm ] || accel=kvm cpu=max
-timeout 3600 qemu-system-x86_64 -accel $accel -cpu $cpu -smp 2 -m 3G -nographic -no-reboot -nic none \
+timeout 5h qemu-system-x86_64 -accel $accel -cpu $cpu -smp 2 -m 3G -nographic -no-reboot -nic none \
 	-kernel "$VM/kernel" -initrd "$VM/initrd" \
 	-append "console=ttyS0 quiet panic=-1 mitigations=off root=/dev/vda rootfstype=ext4 rw" \
 	-drive "file=$VM/root.img,if=virtio,format=raw,snapshot=on" -drive "file=$work/w.img,if=virtio,format=raw" \
-	</dev/null 2>&1 | tee "$work/console" | sed -n 's/\r$//; s/.*\(vm: Linux\)/\1/; /^vm: Linux/,$p'
-grep -q '^vm: ok' "$work/console"
+	</dev/null 2>&1 | sed -un 's/\r$//; s/.*\(vm: Linux\)/\1/; /^vm: Linux/,$p' | tee "$work/result" || true
+rows >"$work/rows"
+cat "$work/rows"
+[ -z "$record" ] || keep
+grep -q '^vm: ok' "$work/result"

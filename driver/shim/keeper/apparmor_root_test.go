@@ -11,7 +11,7 @@ import (
 	"drover/driver/shim"
 )
 
-// On a host with AppArmor, such as the virtual machine of `make vm`, containers are under the profile, and so is what is
+// On a host with AppArmor, such as the virtual machine of `make test-vm`, containers are under the profile, and so is what is
 // executed in them.
 func TestAppArmor(t *testing.T) {
 	host := &apparmor.Host{}
