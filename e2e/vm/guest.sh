@@ -27,16 +27,19 @@ leftovers() {
 	find /proc -maxdepth 2 -path '/proc/[0-9]*/exe' -lname '*/drover-shim' 2>/dev/null
 }
 
-count() { grep -c -- "--- $1" /tmp/out; }
+count() { grep -ac -- "--- $1" /tmp/out; }
 
 # part DIRECTORY PATTERN runs one part.
 part() {
 	local began=$SECONDS status=passed
 	echo "vm: $1 $2"
 	leftovers >/tmp/before
-	(cd "/w/$1" && timeout -k 10 "$((DROVER_PART_SECONDS + 60))" ./tests -test.run "$2" -test.v -test.timeout "${DROVER_PART_SECONDS}s") </dev/null >/tmp/out 2>&1 || {
+	# Into a file: who is left behind may hold a pipe open.
+	(cd "/w/$1" && exec timeout -k 10 "$((DROVER_PART_SECONDS + 60))" ./tests -test.run "$2" -test.v -test.timeout "${DROVER_PART_SECONDS}s") </dev/null >/tmp/out 2>&1 &
+	tail -n +1 -f --pid=$! /tmp/out | grep --line-buffered -aE '^--- '
+	wait $! || {
 		status=failed
-		grep -vE '^=== |--- PASS' /tmp/out
+		grep -avE '^=== |--- (PASS|SKIP)' /tmp/out
 		sed -n 's/^--- FAIL: \([^ ]*\).*/vm: fails \1/p' /tmp/out
 	}
 	leftovers | grep -vxFf /tmp/before >/tmp/left && {

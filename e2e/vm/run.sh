@@ -182,7 +182,7 @@ timeout 5h qemu-system-x86_64 -accel $accel -cpu $cpu -smp 2 -m 3G -nographic -n
 	-kernel "$VM/kernel" -initrd "$VM/initrd" \
 	-append "console=ttyS0 quiet panic=-1 mitigations=off root=/dev/vda rootfstype=ext4 rw" \
 	-drive "file=$VM/root.img,if=virtio,format=raw,snapshot=on" -drive "file=$work/w.img,if=virtio,format=raw" \
-	</dev/null 2>&1 | sed -un 's/\r$//; s/.*\(vm: Linux\)/\1/; /^vm: Linux/,$p' | tee "$work/result" || true
+	</dev/null 2>&1 | sed -un 's/\r$//; s/.*\(vm: Linux\)/\1/; /^vm: Linux/,/^vm: \(ok\|failed\)/p' | tee "$work/result" || true
 rows >"$work/rows"
 cat "$work/rows"
 [ -z "$record" ] || keep
