@@ -55,7 +55,7 @@ func TestCompatibility_options(t *testing.T) {
 	}
 	document := string(raw)
 	want := replaceTable(t, document, "task options", plugin.Table(plugin.TaskOptions()))
-	want = replaceTable(t, want, "plugin options", plugin.Table(plugin.PluginOptions()))
+	want = replaceTable(t, want, "plugin options", plugin.Table(plugin.NodeOptions()))
 	if diff := cmp.Diff(document, want); diff != "" && !*update {
 		t.Fatalf("README.md is not what the schemas say (make golden rewrites it):\n%s", diff)
 	}

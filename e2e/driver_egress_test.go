@@ -47,7 +47,7 @@ func inNetwork(job *nomad.Job, _ *nomad.Task) {
 // listener accepts connections on all addresses of the host and returns its port.
 func listener(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", ":0") //nolint:gosec // containers are to reach it
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,6 +70,7 @@ func (m matrix) job(t *testing.T, args ...string) *nomad.Job {
 
 // whileRunning: whoever dies, the task goes on; and when it is the task itself, its end is told.
 func (m matrix) whileRunning(t *testing.T, victims []string) {
+	t.Helper()
 	job := m.job(t, "trap", "0")
 	alloc := m.start(t, job)
 	m.await(t, alloc, "running")
@@ -95,6 +96,7 @@ func (m matrix) whileRunning(t *testing.T, victims []string) {
 
 // atStart: whatever becomes of the start, no more than one container comes of it.
 func (m matrix) atStart(t *testing.T, victims []string) {
+	t.Helper()
 	job := m.job(t, "trap", "0")
 	job.TaskGroups[0].RestartPolicy = &nomad.RestartPolicy{Attempts: new(3), Mode: new("fail"), Interval: new(time.Hour), Delay: new(100 * time.Millisecond)}
 	before := m.shimPIDs()
@@ -118,6 +120,7 @@ func (m matrix) atStart(t *testing.T, victims []string) {
 
 // atStop: the task ignores the signal; while its grace lasts somebody dies.
 func (m matrix) atStop(t *testing.T, victims []string) {
+	t.Helper()
 	job := m.job(t, "sigignore")
 	alloc := m.start(t, job)
 	m.await(t, alloc, "running")

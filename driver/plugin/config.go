@@ -8,8 +8,8 @@ import (
 	"drover/driver/task"
 )
 
-// PluginOptions are those of the agent's plugin block.
-func PluginOptions() []Option {
+// NodeOptions are those of the agent's plugin block.
+func NodeOptions() []Option {
 	return slices.Concat(
 		nodeOptions(), imageNodeOptions(), processNodeOptions(), securityNodeOptions(), storageNodeOptions(), networkNodeOptions(), limitsNodeOptions(), diskNodeOptions(),
 		platformNodeOptions(),
@@ -23,7 +23,7 @@ func TaskOptions() []Option {
 	)
 }
 
-func configSpec() *hclspec.Spec { return schema(PluginOptions()) }
+func configSpec() *hclspec.Spec { return schema(NodeOptions()) }
 
 func taskConfigSpec() *hclspec.Spec { return schema(TaskOptions()) }
 

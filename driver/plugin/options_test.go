@@ -13,7 +13,7 @@ func TestOptions_areTheFieldsOfTheStructs(t *testing.T) {
 		options []Option
 		decoded any
 	}{
-		"plugin block": {PluginOptions(), config{}},
+		"plugin block": {NodeOptions(), config{}},
 		"task config":  {TaskOptions(), taskConfig{}},
 	} {
 		t.Run(name, func(t *testing.T) { sameNames(t, name, row.options, reflect.TypeOf(row.decoded)) })

@@ -4,7 +4,6 @@ package driver_test
 
 import (
 	"maps"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -200,12 +199,14 @@ func stalled(t *testing.T) string {
 	t.Helper()
 	inner := drivertest.Serve(t)
 	drivertest.Push(t, inner, "stalled:1", drivertest.RootFSImage(t, driver.ImageConfig{Env: []string{"STALLED=1"}}))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	front := listener(t)
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer, err := http.Get("http://" + inner + r.URL.Path) //nolint:noctx,gosec // a registry of this test
+		ask, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+inner+r.URL.Path, nil)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		answer, err := new(http.Client).Do(ask)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
@@ -221,9 +222,9 @@ func stalled(t *testing.T) string {
 			<-r.Context().Done()
 		}
 	})}
-	go func() { _ = server.Serve(listener) }()
+	go func() { _ = server.Serve(front) }()
 	t.Cleanup(func() { _ = server.Close() })
-	return listener.Addr().String()
+	return front.Addr().String()
 }
 
 // checkRaces starts and ends tasks of several images while what is unused is collected all the time. Each must start.

@@ -47,14 +47,12 @@ func TestStart_aThousandTimes(t *testing.T) {
 	for range count {
 		once()
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		after := counts(t, n)
-		if maps.Equal(before, after) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %d tasks (-before +after):\n%s", count, gocmp.Diff(before, after))
-		}
+	var after map[string]int
+	if !plugin.Eventually(20*time.Second, func() bool {
+		after = counts(t, n)
+		return maps.Equal(before, after)
+	}) {
+		t.Fatalf("after %d tasks (-before +after):\n%s", count, gocmp.Diff(before, after))
 	}
 }
 

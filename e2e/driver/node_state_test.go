@@ -35,7 +35,10 @@ func TestFingerprint(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	t.Parallel() // each look at the node is half a minute after the last
-	t.Run("3 health is told as it changes", func(t *testing.T) { checkFlips(t) })
+	t.Run("3 health is told as it changes", func(t *testing.T) {
+		t.Parallel()
+		checkFlips(t)
+	})
 }
 
 // hiddenController is a directory that, when it is covered, hides the memory controller.

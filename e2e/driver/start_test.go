@@ -34,11 +34,7 @@ func TestStart(t *testing.T) {
 		}
 	})
 	t.Run("10 the whole time allowed", func(t *testing.T) {
-		mute, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = mute.Close() })
+		mute := listener(t)
 		contains(t, n.refused(t, `image = "`+mute.Addr().String()+`/slow:1"`), "image_pull_timeout")
 	})
 	t.Run("11 many at once", func(t *testing.T) { checkOnePull(t, n) })
@@ -81,18 +77,26 @@ func TestStart(t *testing.T) {
 	})
 }
 
-// checkTemporary wants an error that Nomad takes for one of the network.
-func checkTemporary(t *testing.T, n node) {
+// listener listens on a port of its own, and answers nobody.
+func listener(t *testing.T) net.Listener {
 	t.Helper()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// checkTemporary wants an error that Nomad takes for one of the network.
+func checkTemporary(t *testing.T, n node) {
+	t.Helper()
+	closed := listener(t)
 	address := closed.Addr().String()
 	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
-	err = n.Task(t, `image = "`+address+`/team/app:1"`).TryStart()
+	err := n.Task(t, `image = "`+address+`/team/app:1"`).TryStart()
 	var recoverable *structs.RecoverableError
 	if !errors.As(err, &recoverable) || !recoverable.IsRecoverable() || !strings.Contains(err.Error(), address) {
 		t.Errorf("error %v; it must be recoverable and name the registry", err)
@@ -112,7 +116,7 @@ func checkOnePull(t *testing.T, n node) {
 			mu.Lock()
 			blobs[r.URL.Path]++
 			mu.Unlock()
-			time.Sleep(100 * time.Millisecond) // so that the others come while it is under way
+			<-time.After(100 * time.Millisecond) // so that the others come while it is under way
 		}
 		proxy.ServeHTTP(w, r)
 	}))

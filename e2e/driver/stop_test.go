@@ -24,10 +24,8 @@ import (
 // ready waits until the task has printed a text.
 func ready(t *testing.T, task *plugin.Task, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(task.Stdout(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the task does not print %q: %q, %q", text, task.Stdout(), task.Stderr())
-		}
+	if !plugin.Eventually(20*time.Second, func() bool { return strings.Contains(task.Stdout(), text) }) {
+		t.Fatalf("the task does not print %q: %q, %q", text, task.Stdout(), task.Stderr())
 	}
 }
 
@@ -205,8 +203,8 @@ func TestRecover(t *testing.T) {
 		task := n.Task(t, n.probe("", "then", "--", "sleep", "1", "--", "exit", "9"))
 		task.Start(t)
 		n.Kill(t)
-		for deadline := time.Now().Add(20 * time.Second); len(plugin.Processes(n.Shim())) > 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-			continue
+		if !plugin.Eventually(20*time.Second, func() bool { return members(t, task) == "" }) {
+			t.Fatal("the task does not end")
 		}
 		n.Launch(t)
 		if err := n.RecoverTask(task.Handle); err != nil {

@@ -221,6 +221,22 @@ func (t *Task) Notes() map[string]string {
 	return all
 }
 
+// Eventually looks until a condition holds, and reports whether it did in time.
+func Eventually(limit time.Duration, good func() bool) bool {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !good() {
+		select {
+		case <-deadline.C:
+			return false
+		case <-ticker.C:
+		}
+	}
+	return true
+}
+
 // stream reads a fifo, as logmon does.
 type stream struct {
 	file *os.File
@@ -257,17 +273,15 @@ func (s *stream) settle() {
 	if _, err := s.file.Write([]byte{0}); err != nil {
 		return
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	Eventually(10*time.Second, func() bool {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		done := bytes.HasSuffix(s.text.Bytes(), []byte{0})
 		if done {
 			s.text.Truncate(s.text.Len() - 1)
 		}
-		s.mu.Unlock()
-		if done {
-			return
-		}
-	}
+		return done
+	})
 }
 
 func (s *stream) close() {

@@ -24,7 +24,7 @@ type watch struct {
 }
 
 // watch begins to look after both logs.
-func (l *logs) watch() error {
+func (l *logs) watch() {
 	for _, log := range []*os.File{l.stdout, l.stderr} {
 		i := slices.IndexFunc(l.readers, func(r *os.File) bool { return r.Name() == log.Name() })
 		if i < 0 { // /dev/null is never full
@@ -34,7 +34,6 @@ func (l *logs) watch() error {
 		l.watches = append(l.watches, w)
 		go w.run()
 	}
-	return nil
 }
 
 func (w *watch) end() {

@@ -50,7 +50,7 @@ func openLogs(c driver.Container) (*logs, error) {
 	case c.Logging.Limit != nil:
 		err = l.throughPipes(*c.Logging.Limit, c.IDs)
 	case l.patience > 0:
-		err = l.watch()
+		l.watch()
 	}
 	if err != nil {
 		l.close()
