@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +59,7 @@ func At(path string) (Group, error) {
 	}
 	g := Group{path: clean, v2: V2(), root: Root}
 	if !g.v2 {
-		g.mounts = hierarchies(g.root)
+		g.mounts = mounted()
 	}
 	return g, nil
 }
@@ -86,6 +87,20 @@ func (g Group) candidates() []string {
 		dirs[n] = filepath.Join(mount, g.path)
 	}
 	return dirs
+}
+
+var found atomic.Pointer[[]string]
+
+// mounted is where this host has its hierarchies. They are looked for once, and do not move while we run.
+func mounted() []string {
+	if known := found.Load(); known != nil {
+		return *known
+	}
+	mounts := hierarchies(Root)
+	if len(mounts) > 0 {
+		found.Store(&mounts)
+	}
+	return mounts
 }
 
 // hierarchies lists where cgroup v1's hierarchies are mounted; several controllers may share one.
@@ -172,19 +187,14 @@ func SetCPUs(dir, list string) error {
 // PIDs lists the processes in the group and the groups below it, in no order.
 func (g Group) PIDs() ([]int, error) {
 	found := map[int]bool{}
-	for _, dir := range g.Dirs() {
+	for _, dir := range g.candidates() {
 		if !g.v2 && strings.HasPrefix(dir, filepath.Join(g.root, "cpuset")+"/") {
 			continue
 		}
-		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil || !entry.IsDir() {
-				return err
-			}
-			return readPIDs(filepath.Join(path, "cgroup.procs"), found)
-		})
+		dirs, err := tree(dir)
+		for _, d := range dirs {
+			err = errors.Join(err, readPIDs(filepath.Join(d, "cgroup.procs"), found))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list processes of cgroup %s: %w", g.path, err)
 		}
@@ -194,6 +204,31 @@ func (g Group) PIDs() ([]int, error) {
 		pids = append(pids, pid)
 	}
 	return pids, nil
+}
+
+// tree lists a group's directory and those below it, from the top; a group that is not there has none.
+func tree(top string) ([]string, error) {
+	var stat unix.Stat_t
+	if err := unix.Lstat(top, &stat); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil
+		}
+		return nil, &os.PathError{Op: "lstat", Path: top, Err: err}
+	}
+	if stat.Nlink <= 2 { // no directory but itself
+		return []string{top}, nil
+	}
+	var dirs []string
+	err := filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && entry.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return err
+	})
+	return dirs, err
 }
 
 func readPIDs(path string, into map[int]bool) error {
@@ -311,17 +346,8 @@ func (g Group) killOnce() error {
 // Remove removes the group's directories, and those below them; that they are gone already is fine.
 func (g Group) Remove() error {
 	var errs []error
-	for _, dir := range g.Dirs() {
-		var dirs []string
-		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				dirs = append(dirs, path)
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			return err
-		})
+	for _, dir := range g.candidates() {
+		dirs, err := tree(dir)
 		errs = append(errs, err)
 		for _, below := range slices.Backward(dirs) {
 			if err := unix.Rmdir(below); err != nil && !errors.Is(err, unix.ENOENT) {

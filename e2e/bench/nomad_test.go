@@ -29,6 +29,7 @@ type node struct {
 	cluster *agent.Cluster
 	drivers []string
 	config  func(driverName string, args ...string) map[string]any
+	events  map[string][]*nomad.TaskEvent // of each driver's last task
 }
 
 // startNode starts an agent. exec's chroot holds the one program only; by default it would link half of the host.
@@ -76,7 +77,7 @@ func startNode(b *testing.B) node {
 			"raw_exec": {"command": probe, "args": args},
 		}[name]
 	}
-	return node{cluster, names, config}
+	return node{cluster, names, config, map[string][]*nomad.TaskEvent{}}
 }
 
 // BenchmarkNomadStart measures what Nomad says of a task: from Received to Started, in one agent, the image cached.
@@ -95,6 +96,7 @@ func BenchmarkNomadStart(b *testing.B) {
 	}
 	report(b, "one", "nomad-start: Received to Started, one task at a time", n.drivers, all)
 	compare(b, n.drivers, all)
+	n.phases(b, "drover")
 	many := map[string]samples{}
 	for _, name := range n.drivers {
 		began := time.Now()
@@ -103,6 +105,14 @@ func BenchmarkNomadStart(b *testing.B) {
 	}
 	report(b, "many", fmt.Sprintf("nomad-start: %d allocations of one job, registered to all ended", manyAllocs), n.drivers, many)
 	compare(b, n.drivers, many)
+}
+
+// phases prints, of the last task of a driver, when its events came.
+func (n node) phases(b *testing.B, driverName string) {
+	b.Helper()
+	for _, e := range n.events[driverName] {
+		tell(b, "  %8.1f ms  %s: %s\n", float64(e.Time-n.events[driverName][0].Time)/1e6, e.Type, e.DisplayMessage)
+	}
 }
 
 // BenchmarkNomadLog: 50 MiB in lines of 64 bytes, from a task through Nomad's log collector to files.
@@ -144,6 +154,7 @@ func (n node) runJob(b *testing.B, id, driverName string, args []string, count i
 		}
 		took := ended(b, allocs, measure)
 		if len(took) == count {
+			n.events[driverName] = allocs[0].TaskStates["main"].Events
 			if _, _, err := n.cluster.Nomad.Jobs().Deregister(id, true, nil); err != nil {
 				b.Fatal(err)
 			}

@@ -93,6 +93,11 @@ func Run(ctx context.Context, dir string, log *slog.Logger) error {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		log.Warn("cannot keep inherited descriptors to ourselves", "error", err)
 	}
+	// For `init` inside the container, which libcontainer gives this one variable: its few milliseconds use one processor,
+	// and are fewer when Go does not prepare for more.
+	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
+		return fmt.Errorf("prepare for containers: %w", err)
+	}
 	// A shim ends with its task and not before. Caught, and not ignored: that would be inherited by the container.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	listener, err := k.start()

@@ -127,10 +127,10 @@ func (k *keeper) create() error {
 	if k.container.Slow != nil {
 		k.log.Warn("each process compiles its system call filter anew, which takes milliseconds", "error", k.container.Slow)
 	}
-	if err := <-k.joined; err != nil {
+	if err := k.startInit(spec.Process); err != nil {
 		return err
 	}
-	return k.startInit(spec.Process)
+	return <-k.joined // the container has cgroups of its own, so that it need not wait for ours
 }
 
 // startInit starts process 1, which waits until it is told to begin.
