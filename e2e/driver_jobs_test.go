@@ -62,6 +62,20 @@ func TestDriver_jobs(t *testing.T) {
 		port := alloc.AllocatedResources.Shared.Ports[0]
 		awaitHTTP(t, fmt.Sprintf("http://%s:%d/", port.HostIP, port.Value), "hello")
 	})
+	t.Run("confined.hcl", func(t *testing.T) {
+		ref := n.push(t, drivertest.RootFSImage(t, driver.ImageConfig{Entrypoint: []string{"/bin/probe"}}), "team/confined:1")
+		alloc := n.start(t, parse(t, "confined.hcl", "image="+ref, "user=vcap",
+			`args=["then", "--", "id", "--", "write", "/etc/of-the-image", "mine", "--", "stat", "/etc/passwd", "--", "write", "/data/file", "kept", "--", "dial", "198.51.100.1:80"]`))
+		state := n.await(t, alloc, "dead")
+		if end := event(state, nomad.TaskTerminated).Details; end["exit_code"] != "1" { // the last of them is against the rules
+			t.Errorf("ended with %v\n%s", end, describe(state))
+		}
+		n.awaitLog(t, alloc, "stdout", " 2000 2000 /etc/passwd")
+		n.awaitLog(t, alloc, "stderr", "connection refused")
+		if got, err := os.ReadFile(filepath.Join(n.cluster.DataDir(), "alloc", alloc.ID, "main/local/data/file")); string(got) != "kept\n" {
+			t.Errorf("its volume has %q, %v", got, err)
+		}
+	})
 	t.Run("registry.hcl", func(t *testing.T) {
 		port := freePort(t)
 		program, err := os.ReadFile(drivertest.BuildProgram(t, "drover/cmd/drover"))

@@ -106,7 +106,7 @@ func (s *start) check(context.Context) error {
 	if err := s.facts.req.validate(); err != nil {
 		return err
 	}
-	if err := errors.Join(s.facts.req.Wish.Validate(s.m.node), s.facts.req.checkSecurity()); err != nil {
+	if err := errors.Join(s.facts.req.Wish.Validate(s.m.node), s.facts.req.checkSecurity(), s.facts.req.checkPorts()); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
 	return nil

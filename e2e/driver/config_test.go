@@ -102,6 +102,7 @@ devices = [
     cgroup_permissions = "rw"
   }
 ]
+ports = ["http"]
 egress {
   protocol = "tcp"
   destinations = ["10.0.0.0/8"]
