@@ -221,6 +221,11 @@ func tryHostile(t *testing.T, job Job, archive []byte, want error, confined bool
 // The other fence alone: what names paths as it likes, in the child's place, reaches nothing of the host.
 func TestHostile_childAlone(t *testing.T) {
 	host, dest := neighbour(t)
+	for dir := filepath.Dir(host); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil { // only the namespace is to keep it out
+			t.Fatal(err)
+		}
+	}
 	before := surroundings(t, host)
 	job := Job{Dest: dest, IDs: stored()}
 	_, err := Run(t.Context(), append(helper(t)[:1], asBurglar, host), job, strings.NewReader(""))

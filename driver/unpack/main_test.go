@@ -63,7 +63,7 @@ func burgle(host string) {
 		os.Exit(1)
 	}
 	climb := strings.Repeat("../", 40)
-	for _, path := range []string{host, climb + host, "/proc/self/cwd" + host, "../host"} {
+	for _, path := range []string{host, climb + host, "/proc/self/cwd" + host, "../host", "/etc/passwd"} {
 		if _, err := os.Lstat(path); err == nil {
 			say("sees " + path)
 		}

@@ -3,6 +3,7 @@ package unpack
 import (
 	"archive/zip"
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,9 @@ const (
 	// creatorUnix and creatorMac are the systems whose zips carry modes.
 	creatorUnix = 3
 	creatorMac  = 19
+	// maxTable and maxTableEntries bound the table of contents, all of which is in memory.
+	maxTable        = 24 << 20
+	maxTableEntries = 128 << 10
 	// flagEncrypted marks entries that need a password.
 	flagEncrypted = 1
 )
@@ -38,7 +42,12 @@ func (x *extractor) zip(source *bufio.Reader) error {
 	if size > x.job.MaxBytes {
 		return fmt.Errorf("%w: it has more than %d bytes", ErrTooLarge, x.job.MaxBytes)
 	}
-	archive, err := zip.NewReader(spool, size)
+	table := &tableReader{r: spool}
+	archive, err := zip.NewReader(table, size)
+	table.done = true
+	if errors.Is(err, ErrTooLarge) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
@@ -52,6 +61,28 @@ func (x *extractor) zip(source *bufio.Reader) error {
 		}
 	}
 	return nil
+}
+
+// tableReader lets a zip's table be read, up to a size that memory is there for. What the archive says of its own size
+// is not asked.
+type tableReader struct {
+	r       io.ReaderAt
+	read    int
+	entries int
+	done    bool
+}
+
+func (t *tableReader) ReadAt(p []byte, at int64) (int, error) {
+	n, err := t.r.ReadAt(p, at)
+	if t.done {
+		return n, err
+	}
+	t.read += n
+	t.entries += bytes.Count(p[:n], []byte("PK\x01\x02"))
+	if t.read > maxTable || t.entries > maxTableEntries {
+		return 0, fmt.Errorf("%w: a zip may name %d files in a table of %d MiB; use a tgz", ErrTooLarge, maxTableEntries, maxTable>>20)
+	}
+	return n, err
 }
 
 // spool opens a file that has no name, on the destination's disk.
