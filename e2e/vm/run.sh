@@ -102,6 +102,8 @@ payload() {
 		[ -e "$w/$dir/tests" ] || compile "$dir" "$w/$dir/tests"
 		[ ! -d "$dir/testdata" ] || cp -r "$dir/testdata" "$w/$dir/"
 		printf '%s %s\n' "$dir" "$run" >>"$w/list"
+		# A test compares the conformance list with the sources of the tests.
+		[ "$dir" != e2e/driver ] || git ls-files -z '*_test.go' e2e/driver/CONFORMANCE.md | xargs -0 cp --parents -t "$w"
 		[ "$dir" = e2e ] || continue
 		[ -d "$w/jobs" ] || cp -r jobs "$w/"
 		cp -u "$CACHE"/bin/nomad-* "$w/cache/drover/bin/"
