@@ -41,6 +41,8 @@
 //	kill SIGNAL PID     send a signal
 //	flood BYTES         print lines of 64 bytes, then "flooded" to standard error
 //	stdin               print whether standard input is a terminal, silent or ended
+//	snatch              look for programs of other processes, and write to them; print "held" and "wrote" when it can
+//	packets             say whether a packet socket can be opened
 //	call NUMBER ARGS…   make a system call; print OK, or fail with the kernel's error
 //	init                reap children and wait: for use as process 1
 //	then -- A… -- B…    run the commands one after the other until one fails
@@ -76,6 +78,6 @@ func table() map[string]func([]string) error {
 		"id": id, "stat": stat, "ls": ls, "status": status, "limit": limit, "stty": stty, "chatter": chatter,
 		"die": die, "sleep": sleep, "mem": mem, "fork": fork, "orphan": orphan, "trap": trap, "sigignore": sigignore,
 		"room": room, "flood": flood, "kill": kill, "stdin": stdin, "init": reap, "then": then, "listen": listen, "get": get, "dial": dial, "dialmp": dialMultipath, "ask": ask, "ping": ping,
-		"call": call,
+		"call": call, "snatch": snatch, "packets": packets,
 	}
 }
