@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // Remains is what a state directory tells of a task that nobody asks for.
@@ -84,11 +85,14 @@ func lost(dir string) error {
 }
 
 // AllocDirExists reports whether the allocation that the remains belong to still has its directory. Whoever did not note
-// it is taken to have one.
+// it is taken to have one; and where the directory of all allocations is missing too, it is a disk that is not mounted.
 func (r Remains) AllocDirExists() bool {
 	if r.AllocDir == "" {
 		return true
 	}
-	_, err := os.Stat(r.AllocDir)
-	return !errors.Is(err, fs.ErrNotExist)
+	if _, err := os.Stat(r.AllocDir); !errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	_, err := os.Stat(filepath.Dir(r.AllocDir))
+	return err != nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"drover/driver"
@@ -84,6 +85,9 @@ func (f facts) applyEgress(c *driver.Container) error {
 		}
 		return nil
 	}
+	if why := evades(c); why != "" && (len(rules) > 0 || node.limits()) && !node.AllowHostNetwork {
+		return f.evasionRefused(len(rules) > 0, why)
+	}
 	servers := nameServers(c.ResolvConf)
 	e := driver.Egress{}
 	if node.BlockMetadata {
@@ -137,16 +141,44 @@ func (f facts) egressRules() (rules []driver.EgressRule, narrowed bool, err erro
 	return rules, len(wish) > 0, nil
 }
 
-func (f facts) hostNetworkRefused(own bool) error {
-	field := "plugin option egress"
+// evades says by what a container's root could take its rules away, or pass below them: only a user namespace of its own
+// keeps its capabilities from counting in a network namespace that is the host's.
+func evades(c *driver.Container) string {
+	s := c.Security
+	added := slices.Concat(s.CapAdd, s.CapAddAny)
+	switch {
+	case s.Privileged:
+		return "privileged"
+	case c.IDs.Size > 0:
+		return ""
+	case slices.Contains(added, "CAP_NET_ADMIN"), slices.Contains(added, "CAP_SYS_ADMIN"), slices.Contains(added, "CAP_SYS_PTRACE"),
+		slices.Contains(added, "CAP_SYS_MODULE"):
+		return `cap_add with userns = "host"`
+	case !slices.Contains(s.CapDrop, "CAP_NET_RAW") && (c.Seccomp == modeOff || len(s.Profile) > 0):
+		return `seccomp and the capability NET_RAW with userns = "host"`
+	}
+	return ""
+}
+
+func (f facts) evasionRefused(own bool, why string) error {
+	return fmt.Errorf("%s: rules cannot hold a task with %s, which could remove them; leave one of the two out, or let such tasks run "+
+		"unbound with the plugin option egress.allow_host_network", f.egressField(own), why)
+}
+
+// egressField names where the rules come from.
+func (f facts) egressField(own bool) string {
 	switch {
 	case own && f.info != nil:
-		field = "egress_rules"
+		return "egress_rules"
 	case own:
-		field = "egress"
+		return "egress"
 	}
+	return "plugin option egress"
+}
+
+func (f facts) hostNetworkRefused(own bool) error {
 	return fmt.Errorf("%s: rules need a network namespace of the task's own; give the group a network block with mode \"bridge\" or "+
-		"\"cni/NAME\", or let such tasks run unbound with the plugin option egress.allow_host_network", field)
+		"\"cni/NAME\", or let such tasks run unbound with the plugin option egress.allow_host_network", f.egressField(own))
 }
 
 // toNameServers returns rules for those of a container's name servers that are chosen.

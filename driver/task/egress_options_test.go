@@ -150,3 +150,30 @@ func TestEgress_refusals(t *testing.T) {
 		}
 	}
 }
+
+// A task that could remove its rules is not let run with them.
+func TestEgress_notWithWhatEvadesIt(t *testing.T) {
+	web := egress.Text{Protocol: "tcp", Destinations: []string{"10.0.0.0/8"}}
+	for says, change := range map[string]func(c *driver.Container){
+		"privileged":                        func(c *driver.Container) { c.Security.Privileged = true },
+		`cap_add with userns = "host"`:      func(c *driver.Container) { c.Security.CapAdd = []string{"CAP_NET_ADMIN"} },
+		`seccomp and the capability NET_RA`: func(c *driver.Container) { c.Seccomp = modeOff },
+		"":                                  func(c *driver.Container) {},
+	} {
+		for _, node := range []EgressConfig{{}, {Closed: true}, {AllowHostNetwork: true, Closed: true}} {
+			for _, userns := range []bool{true, false} {
+				f := egressStory(t, []egress.Text{web}, node)
+				c := &driver.Container{IDs: driver.IDRange{Host: 1 << 20, Size: 65536}}
+				if !userns {
+					c.IDs = driver.IDRange{}
+				}
+				change(c)
+				err := f.applyEgress(c)
+				refused := says != "" && !node.AllowHostNetwork && (!userns || says == "privileged")
+				if (err != nil) != refused || err != nil && !strings.Contains(err.Error(), says) {
+					t.Errorf("%q, a user namespace %v, %+v: %v", says, userns, node, err)
+				}
+			}
+		}
+	}
+}

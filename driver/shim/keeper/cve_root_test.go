@@ -248,9 +248,15 @@ func TestCVE_2026_6959(t *testing.T) {
 	if err := os.WriteFile(victim, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	mkfifo(t, filepath.Join(dir, "out.fifo")) // of somebody else
+	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	mkfifo(t, filepath.Join(dir, "logs", "out.fifo"))
 	before := looks(t, victim)
 	for name, swap := range map[string]func(path string) error{
 		"a link to a file":     func(path string) error { return os.Symlink(victim, path) },
+		"a link to a fifo":     func(path string) error { return os.Symlink(filepath.Join(dir, "out.fifo"), path) },
 		"a second name of one": func(path string) error { return os.Link(victim, path) },
 		"a link to a device":   func(path string) error { return os.Symlink("/dev/kmsg", path) },
 		"a device":             func(path string) error { return unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 11))) },
