@@ -67,7 +67,7 @@ func gateImage(f filter) ([]byte, error) {
 		machine = elf.EM_AARCH64
 	}
 	const headers, program = 64, 56
-	data := C.struct_gate_data{flags: C.ulong(f.flags)}
+	var data C.struct_gate_data // for its layout
 	at := C.GATE_DATA + unsafe.Sizeof(data)
 	total := uint64(at) + uint64(len(f.program))
 	var image bytes.Buffer

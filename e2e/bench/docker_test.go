@@ -89,7 +89,7 @@ func lastLines(text string, n int) string {
 // startDocker starts Docker without networks: containers are in the host's, as ours are.
 func startDocker(b *testing.B) *daemon {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "dk") // short: its sockets are below it
+	dir, err := os.MkdirTemp("", "dk") //nolint:usetesting // short: its sockets are below it
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -52,7 +52,8 @@ func BenchmarkIdle(b *testing.B) {
 	}
 	started := time.Since(began)
 	after := meminfo(b, "MemAvailable")
-	time.Sleep(10 * time.Second) // idle, for the processors' count
+	idle := time.NewTimer(10 * time.Second) // for the processors' count
+	<-idle.C
 	var pss, rss, private int64
 	var ticks float64
 	for _, d := range dirs {

@@ -84,7 +84,7 @@ func startNode(b *testing.B) node {
 func BenchmarkNomadStart(b *testing.B) {
 	n := startNode(b)
 	all := map[string]samples{}
-	for round := range nomadRounds {
+	for round := range setting(b, "DROVER_BENCH_NOMAD", nomadRounds) {
 		for _, name := range n.drivers {
 			for i := range nomadEach {
 				took := n.runJob(b, fmt.Sprintf("%s-%d-%d", name, round, i), name, []string{"exit", "0"}, 1, startTime)

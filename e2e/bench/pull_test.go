@@ -114,6 +114,7 @@ func allPullers(b *testing.B) ([]string, map[string]puller) {
 }
 
 func ourPuller(b *testing.B, shimPath string) puller {
+	b.Helper()
 	dir := openDir(b)
 	store := filepath.Join(dir, "images")
 	return puller{
@@ -140,7 +141,7 @@ func quiet(ctx context.Context, args ...string) error {
 
 func containerdPuller(b *testing.B) (string, *puller) {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "cd")
+	dir, err := os.MkdirTemp("", "cd") //nolint:usetesting // short: its socket is below it
 	if err != nil {
 		b.Fatal(err)
 	}

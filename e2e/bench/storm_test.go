@@ -68,6 +68,7 @@ func BenchmarkStartStorm(b *testing.B) {
 }
 
 func ourStorm(b *testing.B, shimPath, dir string) storm {
+	b.Helper()
 	container := benchContainer(drivertest.RootFS(b))
 	container.Filters = filepath.Join(dir, "filters")
 	container.Process.Args = []string{"/bin/probe", "sleep", "600"}
