@@ -326,3 +326,65 @@ func TestNeighbours(t *testing.T) {
 		}
 	}
 }
+
+// A8: the ways out that kits for it try first. Container root has Garden's capabilities.
+func TestExploits(t *testing.T) {
+	b := newBox(t, "sleep", "60")
+	b.wish.Process.User = "root"
+	b.start()
+	disk := unix.Mkdev(8, 0)
+	for name, args := range map[string][]string{
+		"mount a disk":             {"call", word(unix.SYS_MOUNT), "0", "0", "0", "0", "0"},
+		"make a disk's device":     {"call", word(unix.SYS_MKNODAT), word(0xffffff9c), "0", word(unix.S_IFBLK | 0o600), word(disk)},
+		"trace its parent":         {"call", word(unix.SYS_PTRACE), word(unix.PTRACE_ATTACH), "0"},
+		"a release agent":          {"write", "/sys/fs/cgroup/release_agent", "/evil"},
+		"a release agent of v1":    {"write", "/sys/fs/cgroup/memory/release_agent", "/evil"},
+		"devices of its cgroup":    {"write", "/sys/fs/cgroup/devices/devices.allow", "a *:* rwm"},
+		"more memory":              {"write", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1"},
+		"more memory of v2":        {"write", "/sys/fs/cgroup/memory.max", "max"},
+		"a core pattern":           {"write", "/proc/sys/kernel/core_pattern", "|/evil"},
+		"a helper of the kernel's": {"write", "/sys/kernel/uevent_helper", "/evil"},
+		"a format of programs":     {"write", "/proc/sys/fs/binfmt_misc/register", ":evil:M::x::/evil:"},
+		"its own id map":           {"write", "/proc/self/uid_map", "0 0 1"},
+		"modules":                  {"call", word(unix.SYS_FINIT_MODULE), "0", "0", "0"},
+		"another kernel":           {"call", word(unix.SYS_KEXEC_LOAD), "0", "0", "0", "0"},
+		"the clock":                {"call", word(unix.SYS_CLOCK_SETTIME), "0", "0"},
+		"a namespace of the host":  {"call", word(unix.SYS_SETNS), "0", "0"},
+		"the host's reboot":        {"call", word(unix.SYS_REBOOT), "0", "0", "0"},
+	} {
+		if got := b.execAs("root", args...); !strings.Contains(got, "probe: ") || strings.Contains(got, "OK") {
+			t.Errorf("%s: %q", name, got)
+		} else if args[0] == "call" && !strings.Contains(got, "not permitted") && !strings.Contains(got, "bad address") && !strings.Contains(got, "no such process") {
+			t.Errorf("%s: it is not for the lack of a right: %q", name, got)
+		}
+	}
+}
+
+// Container root cannot take its egress rules away, nor pass below them: its capabilities do not count in a network
+// namespace that is the host's, whatever it is given, and whatever the filter lets through.
+func TestEgress_cannotBeRemoved(t *testing.T) {
+	for _, seccomp := range []string{"default", "off"} {
+		w := newWorld(t)
+		b := newBox(t, "sleep", "600")
+		b.wish.NetNS, b.wish.Egress, b.wish.Seccomp = w.inside, &driver.Egress{Within: [][]driver.EgressRule{{}}}, seccomp
+		b.wish.Security.CapAdd = []string{"CAP_NET_ADMIN", "CAP_NET_RAW"}
+		b.start()
+		before := w.tables(t)
+		if got := b.execAs("root", "packets"); !strings.Contains(got, "not permitted") {
+			t.Errorf("seccomp %s: packet sockets: %q", seccomp, got)
+		}
+		for _, protocol := range []uint64{unix.IPPROTO_RAW, unix.IPPROTO_ICMP} {
+			if got := b.execAs("root", "call", word(unix.SYS_SOCKET), word(unix.AF_INET), word(unix.SOCK_RAW), word(protocol)); !strings.Contains(got, "not permitted") {
+				t.Errorf("seccomp %s: raw sockets: %q", seccomp, got)
+			}
+		}
+		// A new user and network namespace has no way out, and the old one's rules stay.
+		_ = b.execAs("root", "call", word(unix.SYS_UNSHARE), word(unix.CLONE_NEWUSER|unix.CLONE_NEWNET))
+		if got := b.execAs("root", "write", "/proc/sys/net/ipv4/ip_forward", "1"); !strings.Contains(got, "probe: ") {
+			t.Errorf("seccomp %s: the namespace's values can be written: %q", seccomp, got)
+		}
+		if w.tables(t) != before || before == "" {
+			t.Errorf("seccomp %s: the rules have changed", seccomp)
+		}
+	}
+}
