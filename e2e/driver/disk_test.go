@@ -78,7 +78,9 @@ func TestDisk_full(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := start(t, plugin.Options{StateDir: filepath.Join(disk, "state"), Config: "disk {\n  default = \"unlimited\"\n}"})
-	greedy, neighbour := n.Task(t, n.probe("", "then", "--", "fill", "/tmp/f", "600")), n.Task(t, n.probe("", "trap", "600"))
+	// Where the disk is slow, what waits to be written is most of what the task writes; it is not to die of that.
+	roomy := func(c *drivers.TaskConfig) { c.Resources.NomadResources.Memory.MemoryMaxMB = 1024 }
+	greedy, neighbour := n.Task(t, n.probe("", "then", "--", "fill", "/tmp/f", "600"), roomy), n.Task(t, n.probe("", "trap", "600"))
 	neighbour.Start(t)
 	greedy.Start(t)
 	if exit := greedy.Wait(t); exit.ExitCode == 0 || exit.ExitCode == 137 {

@@ -41,10 +41,11 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// hiddenController is a directory that, when it is covered, hides the memory controller.
+// hiddenController is what hides the memory controller when it is covered.
 func hiddenController() string {
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
-		return "/sys/fs/cgroup"
+	const list = "/sys/fs/cgroup/cgroup.controllers"
+	if _, err := os.Stat(list); err == nil {
+		return list
 	}
 	return "/sys/fs/cgroup/memory"
 }

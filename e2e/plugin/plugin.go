@@ -45,7 +45,7 @@ type Options struct {
 	StateDir string
 	// UID runs the plugin as somebody else than root.
 	UID uint32
-	// Hide covers a directory of the host, such as that of a cgroup controller, in the plugin's eyes.
+	// Hide covers a file or directory of the host, such as that of a cgroup controller, so that the plugin finds it empty.
 	Hide string
 	// Unchecked does not wait until the driver is healthy.
 	Unchecked bool
@@ -129,7 +129,7 @@ func (n *Node) Launch(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(n.Dir, "plugins", Name)) //nolint:noctx // go-plugin ends it
 	if n.options.Hide != "" {
-		cmd = exec.Command("unshare", "-m", "sh", "-c", `mount -t tmpfs none "$1" && exec "$0"`, cmd.Path, n.options.Hide) //nolint:noctx // the same
+		cmd = exec.Command("unshare", "-m", "sh", "-c", `if [ -d "$1" ]; then mount -t tmpfs none "$1"; else mount --bind /dev/null "$1"; fi && exec "$0"`, cmd.Path, n.options.Hide) //nolint:noctx // the same
 	}
 	if n.options.UID != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: n.options.UID, Gid: n.options.UID}}
