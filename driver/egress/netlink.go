@@ -17,7 +17,8 @@ import (
 // Apply makes a container's table in the network namespace of the calling thread, in one transaction.
 func Apply(containerID string, ids driver.IDRange, e driver.Egress) error {
 	if err := Plan(containerID, ids, e).apply(); err != nil {
-		return fmt.Errorf("egress rules (nftables table %s): %w", TableName(containerID), err)
+		return fmt.Errorf("egress rules (nftables table %s): %w; the kernel needs nf_tables with inet, reject and log "+
+			"(a node without them can only have plugin option egress { block_metadata = false })", TableName(containerID), err)
 	}
 	return nil
 }
