@@ -15,7 +15,7 @@ func egressNodeOption() Option {
 		{Name: "deny", Kind: Blocks, Doc: "what no task may reach, whatever else allows it; `node` is a destination that stands for this node's own addresses", Options: egressRuleOptions()},
 		{Name: "allow", Kind: Blocks, Doc: "what may be reached when `default` is `closed`", Options: egressRuleOptions()},
 		{Name: "max_rules", Kind: Number, Default: fmt.Sprint(task.DefaultMaxEgressRules), Doc: "rules that a task may have"},
-		{Name: "allow_host_network", Kind: Bool, Default: "false", Doc: "let tasks run that have rules but share the node's network, where rules do not hold; they are refused otherwise"},
+		{Name: "allow_host_network", Kind: Bool, Default: "false", Doc: "let tasks run that have rules but share the node's network, or may remove them (`privileged`), where rules do not hold; they are refused otherwise"},
 	}}
 }
 
