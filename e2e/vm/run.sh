@@ -142,18 +142,24 @@ releases() {
 	printf '#!/bin/bash\n# In the place of Git: the source of the first release, which nobody needs where Go builds nothing.\ntar -c -T /dev/null\n' >"$1/path/git"
 }
 
-# The rows of RESULTS.md for what the console shows. A part of which it shows no end did not end.
+# The rows of RESULTS.md for what the console shows. Of a part that did not end it tells which tests did.
 rows() {
 	awk -v commit="$commit" -v date="$(date -u +%F)" -v accel="${accel%%,*}" '
-		/^vm: Linux / { sub(/,/, ""); kernel = $3; cgroup = $4 }
-		/^vm: fails / { fails = fails " " $3 }
-		/ passed, .* failed, .* skipped, .* s$/ {
-			split($0, said, ": "); part = said[2]; n = split(said[3], field, ", ")
+		function row(part, result, passed, failed, skipped, time) {
 			gsub(/\|/, "\\|", part)
-			printf "| `%s` | %s | %s | %d | %d | %d | %d s | %s | %s, %s, %s |\n", part, field[1] (fails ? ":" fails : ""), commit,
-				field[2], field[3], field[4], field[5], date, kernel, cgroup, accel
-			fails = ""
-		}' "$work/result"
+			printf "| `%s` | %s | %s | %d | %d | %d | %s | %s | %s, %s, %s |\n", part, result, commit, passed, failed, skipped, time, date, kernel, cgroup, accel
+		}
+		/^vm: Linux / { sub(/,/, ""); kernel = $3; cgroup = $4; next }
+		/^vm: fails / { fails = fails " " $3; next }
+		/^vm: .* passed, .* failed, .* skipped, .* s$/ {
+			split($0, said, ": "); split(said[3], field, ", ")
+			row(said[2], field[1] (fails ? ":" fails : ""), field[2], field[3], field[4], field[5])
+			running = ""; next
+		}
+		/^vm: [^:]* [^:]*$/ { running = substr($0, 5); fails = ended = ""; count["PASS:"] = count["FAIL:"] = count["SKIP:"] = 0 }
+		/^--- / { count[$2]++; if ($2 == "PASS:") ended = ended " " $3 }
+		END { if (running) row(running, "did not end; passed:" ended, count["PASS:"], count["FAIL:"], count["SKIP:"], "") }
+		' "$work/result"
 }
 
 # keep puts rows into RESULTS.md, in the place of those of the same parts; a run of everything replaces all.
