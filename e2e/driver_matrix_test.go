@@ -101,7 +101,7 @@ func (m matrix) atStart(t *testing.T, victims []string) {
 	job.TaskGroups[0].RestartPolicy = &nomad.RestartPolicy{Attempts: new(3), Mode: new("fail"), Interval: new(time.Hour), Delay: new(100 * time.Millisecond)}
 	before := m.shimPIDs()
 	alloc := m.start(t, job)
-	eventually(t, 30*time.Second, "no shim is started", func() (bool, string) {
+	eventually(t, 2*time.Minute, "no shim is started", func() (bool, string) {
 		return slices.ContainsFunc(m.shimPIDs(), func(pid int) bool { return !slices.Contains(before, pid) }), ""
 	})
 	m.strike(t, alloc, victims)
