@@ -15,6 +15,7 @@ import (
 
 	"drover/driver"
 	"drover/driver/drivertest"
+	"drover/e2e/plugin"
 )
 
 // TestDriver_survives kills everything around a task and wants the task to go on.
@@ -144,7 +145,7 @@ func (n *driverNode) restart(t *testing.T) {
 // shimPIDs are the supervisors, not the containers that they made of themselves.
 func (n *driverNode) shimPIDs() []int {
 	var pids []int
-	for _, pid := range processes(n.shim) {
+	for _, pid := range plugin.Processes(n.shim) {
 		line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		if err == nil && strings.Contains(string(line), "\x00run\x00") {
 			pids = append(pids, pid)
@@ -172,7 +173,7 @@ func (n *driverNode) kill(t *testing.T, pids []int) {
 
 func (n *driverNode) killPlugin(t *testing.T) {
 	t.Helper()
-	n.kill(t, processes(n.plugin))
+	n.kill(t, plugin.Processes(n.plugin))
 }
 
 // containerPID is process 1 of an allocation's only container.

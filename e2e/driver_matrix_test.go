@@ -17,6 +17,7 @@ import (
 
 	"drover/driver"
 	"drover/driver/drivertest"
+	"drover/e2e/plugin"
 )
 
 // TestDriver_killMatrix kills each of the processes around a task by SIGKILL, alone and in pairs, while the task starts,
@@ -167,7 +168,7 @@ func (m matrix) victim(t *testing.T, alloc *nomad.Allocation, victim string) []i
 	t.Helper()
 	switch victim {
 	case thePlugin:
-		return processes(m.plugin)
+		return plugin.Processes(m.plugin)
 	case theShim:
 		return m.shimPIDs()
 	case theLogmon:

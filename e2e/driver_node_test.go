@@ -24,6 +24,7 @@ import (
 
 	"drover/driver/drivertest"
 	"drover/e2e/agent"
+	"drover/e2e/plugin"
 )
 
 // driverNode is a Nomad agent with the real plugin, for the tests of the driver.
@@ -192,23 +193,10 @@ func (n *driverNode) leftovers() []string {
 			left = append(left, found...)
 		}
 	}
-	for _, pid := range processes(n.shim) {
+	for _, pid := range plugin.Processes(n.shim) {
 		left = append(left, "shim process "+strconv.Itoa(pid))
 	}
 	return left
-}
-
-// processes returns the pids of a program.
-func processes(exe string) []int {
-	var pids []int
-	links, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is good
-	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil && target == exe {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) // digits, by the pattern
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // push serves an image of the test's root file system and returns its reference.

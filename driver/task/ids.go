@@ -87,20 +87,23 @@ func (p *idPool) rename(was IDs) error {
 }
 
 // lock keeps other goroutines out, and other processes: two plugins must never give one range to two allocations.
-func (p *idPool) lock() (unlock func(), err error) {
-	p.mu.Lock()
-	dir, err := os.Open(p.dir)
+func (p *idPool) lock() (unlock func(), err error) { return lockDir(&p.mu, p.dir, "user id ranges") }
+
+// lockDir takes a directory's lock and, inside of this process, the mutex that goes with it.
+func lockDir(mu *sync.Mutex, path, what string) (unlock func(), err error) {
+	mu.Lock()
+	dir, err := os.Open(path)
 	if err == nil {
 		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
 	}
 	if err != nil {
 		_ = dir.Close() // nil is fine
-		p.mu.Unlock()
-		return nil, fmt.Errorf("lock user id ranges: %w", err)
+		mu.Unlock()
+		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}
 	return func() {
 		_ = dir.Close() // and with it the lock
-		p.mu.Unlock()
+		mu.Unlock()
 	}, nil
 }
 

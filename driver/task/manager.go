@@ -49,7 +49,6 @@ type Manager struct {
 	sizes sync.Map // of layers, by directory
 
 	maintain sync.Once
-	missing  map[string]string // why images of the prefetch list are not here
 
 	warned sync.Map // what was logged once: names of ignored fields, exposed directories
 }

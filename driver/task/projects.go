@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"drover/driver"
 	"drover/driver/quota"
 )
@@ -41,22 +39,7 @@ func openProjects(dir string, base int64) (*projects, error) {
 }
 
 // lock keeps other goroutines and other plugins out.
-func (p *projects) lock() (unlock func(), err error) {
-	p.mu.Lock()
-	dir, err := os.Open(p.dir)
-	if err == nil {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		_ = dir.Close() // nil is fine
-		p.mu.Unlock()
-		return nil, fmt.Errorf("lock project ids: %w", err)
-	}
-	return func() {
-		_ = dir.Close() // and with it the lock
-		p.mu.Unlock()
-	}, nil
-}
+func (p *projects) lock() (unlock func(), err error) { return lockDir(&p.mu, p.dir, "project ids") }
 
 // Acquire returns a container's project id, 0 where there are no project quotas. Own is a directory of the task that may
 // have one from an earlier start.

@@ -91,7 +91,6 @@ func (m *Manager) prefetch(ref string) {
 		} else {
 			wait = prefetchBackoff
 		}
-		m.notePrefetch(ref, err)
 		select {
 		case <-time.After(pause):
 		case <-m.life.Done():
@@ -108,29 +107,6 @@ func (m *Manager) prefetchOnce(ref string) error {
 		m.log.Info("prefetched an image", "image", ref, "digest", img.Digest)
 	}
 	return err
-}
-
-func (m *Manager) notePrefetch(ref string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.missing == nil {
-		m.missing = map[string]string{}
-	}
-	delete(m.missing, ref)
-	if err != nil {
-		m.missing[ref] = err.Error()
-	}
-}
-
-// MissingPrefetched says which images of the prefetch list are not here yet because of an error.
-func (m *Manager) MissingPrefetched() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var list []string
-	for _, ref := range sortedKeys(m.missing) {
-		list = append(list, m.missing[ref])
-	}
-	return list
 }
 
 // Usage is what the image store holds.
